@@ -1,0 +1,62 @@
+"""Batches of whole documents, right-padded; documents of like length go together.
+
+As with the stream, a batch is a pure function of (seed, epoch, number of the batch).
+"""
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from .store import Documents
+
+
+@dataclass
+class DocumentBatch:
+    "`ids` (t, b) padded at the end, `lengths` (b), `targets` (b) or None, `rows` (b): where the documents stand in their split."
+    ids: torch.Tensor
+    lengths: torch.Tensor
+    targets: torch.Tensor | None
+    rows: np.ndarray
+
+
+class DocumentBatches:
+    """Length-bucketed batches of at most `batch` documents and, for inference, about `tokens` padded tokens.
+
+    For training (`shuffle`) pools of 50 batches are drawn at random, sorted by length and cut; the batches come in random
+    order. Batches are of equal size give or take one, so that none has a single document (batch norm needs two).
+    """
+    def __init__(self, docs: Documents, pad: int, batch: int = 64, tokens: int | None = None, shuffle: bool = False,
+                 backwards: bool = False, seed: int = 0):
+        self.docs, self.pad, self.batch, self.tokens = docs, pad, batch, tokens
+        self.shuffle, self.backwards, self.seed = shuffle, backwards, seed
+
+    def plan(self, epoch: int = 0) -> list[np.ndarray]:
+        "The rows of each batch."
+        lengths, n = self.docs.lengths, len(self.docs)
+        if self.shuffle:
+            rng = np.random.default_rng([self.seed, epoch, 3])
+            pools = np.array_split(rng.permutation(n), max(1, -(-n // (50 * self.batch))))
+            batches = [b for p in pools for b in np.array_split(p[np.argsort(lengths[p], kind="stable")], max(1, -(-len(p) // self.batch)))]
+            return [batches[i] for i in rng.permutation(len(batches))]
+        batches, order = [], np.argsort(-lengths, kind="stable")  # longest first: what does not fit into memory fails at once
+        while len(order):
+            size = self.batch if self.tokens is None else max(1, min(self.batch, self.tokens // max(1, lengths[order[0]])))
+            batches.append(order[:size])
+            order = order[size:]
+        return batches
+
+    def batches(self, epoch: int = 0, start: int = 0) -> Iterator[DocumentBatch]:
+        for rows in self.plan(epoch)[start:]:
+            docs = [self._document(i) for i in rows]
+            lengths = torch.tensor([len(d) for d in docs])
+            ids = torch.full((max(1, int(lengths.max())), len(docs)), self.pad, dtype=torch.int64)
+            for j, d in enumerate(docs): ids[:len(d), j] = torch.from_numpy(d)
+            targets = None if self.docs.labels is None else torch.from_numpy(self.docs.targets[rows].astype(np.int64))
+            yield DocumentBatch(ids, lengths, targets, rows)
+
+    def _document(self, i: int) -> np.ndarray:
+        ids = self.docs[i]
+        # an empty document is a start marker's worth of nothing: one pad
+        if not len(ids): return np.array([self.pad])
+        return np.concatenate([ids[:1], ids[:0:-1]]) if self.backwards else ids

@@ -1,0 +1,169 @@
+"""Readers: one per format of file, each yields documents `(text, label)`; the label is None where there is none.
+
+Bad input ends with one line that names the file and the line or byte. Files may be plain, `.gz` or `.xz`.
+"""
+import codecs, csv, gzip, io, lzma, re, sys, tarfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from fastcore.script import CliError
+
+Document = tuple[str, str | None]
+COMPRESSED = {".gz": gzip.open, ".xz": lzma.open}
+DAMAGE = (EOFError, lzma.LZMAError, gzip.BadGzipFile, tarfile.TarError)
+csv.field_size_limit(sys.maxsize)  # a review may be megabytes long
+
+
+def open_bytes(path: Path): return COMPRESSED.get(path.suffix, open)(path, "rb")
+
+
+def first_bad_byte(path: Path, encoding: str) -> int:
+    "Offset of the first byte of the file that `encoding` cannot read."
+    decoder, done = codecs.getincrementaldecoder(encoding)(), 0
+    with open_bytes(path) as f:
+        while block := f.read(1 << 20):
+            waiting = len(decoder.getstate()[0])  # bytes of the last block that wait for their rest
+            try: decoder.decode(block)
+            except UnicodeDecodeError as e: return done - waiting + e.start
+            done += len(block)
+    return done
+
+
+@contextmanager
+def open_text(path: Path, encoding: str = "utf-8"):
+    "A text file, opened; what cannot be read in it becomes one line of error."
+    if not (path := Path(path)).is_file(): raise CliError(f"{path}: no such file")
+    try: codec = codecs.lookup(encoding).name
+    except LookupError: raise CliError(f"no encoding is called {encoding!r}") from None
+    if codec == "utf-8": codec = "utf-8-sig"  # a leading byte-order mark is no text
+    try:
+        with io.TextIOWrapper(open_bytes(path), encoding=codec, newline="") as f: yield f
+    except UnicodeDecodeError:
+        where = first_bad_byte(path, codec)
+        raise CliError(f"{path}: byte {where} is not {encoding}; name the encoding with --encoding (latin-1, cp1252 …)") from None
+    except DAMAGE as e: raise CliError(f"{path}: damaged archive ({e})") from None
+
+
+def read_lines(path: Path, encoding: str = "utf-8") -> Iterator[Document]:
+    "A text a line; an empty line is an empty text."
+    with open_text(path, encoding) as f: yield from ((line.rstrip("\r\n"), None) for line in f)
+
+
+def read_paragraphs(path: Path, encoding: str = "utf-8") -> Iterator[Document]:
+    "A plain text: documents end at empty lines."
+    with open_text(path, encoding) as f:
+        lines = []
+        for line in f:
+            if line.strip(): lines.append(line)
+            elif lines: yield "".join(lines).strip(), None; lines = []
+        if lines: yield "".join(lines).strip(), None
+
+
+def read_file(path: Path, encoding: str = "utf-8") -> Iterator[Document]:
+    "The whole file as one document."
+    with open_text(path, encoding) as f: yield f.read(), None
+
+
+# A page's title has one `=` on either side, its sections have more.
+_title = re.compile(r"^ = [^=].*[^=] = $")
+
+
+def read_wikitext(path: Path, encoding: str = "utf-8") -> Iterator[Document]:
+    "WikiText: an article a document, from ` = Title = ` to the next; no line is lost."
+    with open_text(path, encoding) as f:
+        lines = []
+        for line in f:
+            if _title.match(line.rstrip("\n")) and any(x.strip() for x in lines): yield "".join(lines), None; lines = []
+            lines.append(line)
+        if lines: yield "".join(lines), None
+
+
+def read_wikiextractor(path: Path, encoding: str = "utf-8") -> Iterator[Document]:
+    "WikiExtractor's output: `<doc id=… >`, text, `</doc>`; the title line is part of the text."
+    with open_text(path, encoding) as f:
+        lines = None
+        for line in f:
+            if line.startswith("<doc id="): lines = []
+            elif line.startswith("</doc>"):
+                if lines: yield "".join(lines).strip(), None
+                lines = None
+            elif lines is not None: lines.append(line)
+
+
+def sniff_text(path: Path, encoding: str = "utf-8"):
+    "Which reader a `.txt` wants: WikiExtractor, WikiText or plain paragraphs, by its first line with text."
+    with open_text(path, encoding) as f: head = next((line for line in f if line.strip()), "")
+    if head.startswith("<doc id="): return read_wikiextractor
+    return read_wikitext if _title.match(head.rstrip("\n")) else read_paragraphs
+
+
+def read_table(path: Path, text: str = "text", label: str | None = "label", encoding: str = "utf-8") -> Iterator[Document]:
+    """A CSV, or TSV by its suffix, with a header line. `text` names one column, or several joined by ` xxfld `; `label` the class."""
+    delimiter = "\t" if ".tsv" in Path(path).suffixes else ","
+    with open_text(path, encoding) as f:
+        rows = csv.reader(f, delimiter=delimiter, strict=True)
+        header = next(checked_rows(path, rows), None)
+        if header is None: raise CliError(f"{path}: the file is empty")
+        wanted = [*text.split("+"), *([label] if label else [])]
+        for column in wanted:
+            if column not in header:
+                raise CliError(f"{path}:1: no column is called {column!r}; there are: {', '.join(header)} (--text-column, --label-column)")
+        at = [header.index(c) for c in wanted]
+        for row in checked_rows(path, rows, len(header)):
+            fields = [row[i] for i in at]
+            if label and not fields[-1].strip(): raise CliError(f"{path}:{rows.line_num}: the label is empty")
+            yield " xxfld ".join(fields[:-1] if label else fields), fields[-1].strip() if label else None
+
+
+def checked_rows(path: Path, rows, width: int | None = None) -> Iterator[list[str]]:
+    "Rows of a csv reader, each with `width` fields."
+    start = rows.line_num + 1
+    try:
+        for row in rows:
+            if row and width and len(row) != width:
+                raise CliError(f"{path}:{rows.line_num}: {len(row)} fields, {width} are expected (is a quote or a comma amiss?)")
+            if row: yield row
+            start = rows.line_num + 1
+    except csv.Error as e: raise CliError(f"{path}:{start}: {e} in the record that begins here") from None
+
+
+def read_zhang(path: Path, names: list[str], encoding: str = "utf-8") -> Iterator[Document]:
+    "Zhang et al.'s CSV (AG News …): no header, class from 1, then title and text; a field's mark stands between them."
+    with open_text(path, encoding) as f:
+        rows, width = csv.reader(f, strict=True), None
+        for row in checked_rows(path, rows):
+            width = width or len(row)
+            if len(row) != width or width < 2: raise CliError(f"{path}:{rows.line_num}: {len(row)} fields, {width} are expected")
+            if not (row[0].isdecimal() and 1 <= int(row[0]) <= len(names)):
+                raise CliError(f"{path}:{rows.line_num}: class {row[0]!r} is not one of 1 … {len(names)}")
+            yield " xxfld ".join(row[1:]), names[int(row[0]) - 1]
+
+
+def read_trec(path: Path, fine: bool = False) -> Iterator[Document]:
+    "TREC questions: `COARSE:fine question`, in Latin-1; the one stray byte (0xF0) is read as a blank."
+    with open_text(path, "latin-1") as f:
+        for n, line in enumerate(f, 1):
+            label, _, question = line.rstrip("\n").replace("\xf0", " ").partition(" ")
+            if ":" not in label: raise CliError(f"{path}:{n}: no `CLASS:kind` at the start of the line")
+            yield question, label if fine else label.partition(":")[0]
+
+
+def read_imdb(path: Path) -> Iterator[tuple[str, Document]]:
+    "aclImdb's archive, streamed: (split, document); the 50,000 unlabelled reviews are the split `unsup`."
+    name = re.compile(r"aclImdb/(train|test)/(pos|neg|unsup)/\d+_\d+\.txt")
+    try:
+        with tarfile.open(path, "r|*") as tar:
+            for member in tar:
+                if not (found := name.fullmatch(member.name)) or not member.isfile(): continue
+                text = tar.extractfile(member).read().decode("utf-8")
+                split, label = found.groups()
+                yield ("unsup", (text, None)) if label == "unsup" else (split, (text, label))
+    except DAMAGE as e: raise CliError(f"{path}: damaged archive ({e})") from None
+
+
+def read_label_folders(folder: Path, encoding: str = "utf-8") -> Iterator[Document]:
+    "`<label>/*.txt` (or .gz, .xz): a file a document, in order of names."
+    for sub in sorted(p for p in folder.iterdir() if p.is_dir()):
+        for file in sorted(sub.glob("*.txt*")):
+            for text, _ in read_file(file, encoding): yield text, sub.name

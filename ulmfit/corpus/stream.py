@@ -1,0 +1,72 @@
+"""The language model's stream: documents one after another, cut into columns and windows.
+
+A batch is a pure function of (seed, epoch, number of the window): the state to save is these numbers.
+No (token, next token) pair is lost and none is repeated, for any batch size and window: N tokens have N-1 pairs, the
+columns share them evenly, and where some columns are one pair shorter the last window's missing target is IGNORE.
+"""
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from .store import Documents
+
+IGNORE = -100
+
+
+@dataclass(frozen=True)
+class Windows:
+    "How long a window of backpropagation through time is."
+    bptt: int = 70
+    draw: str = "fixed"  # fixed | merity: 95% around bptt, 5% around bptt/2, normal with deviation 5, at least 5
+
+    def lengths(self, total: int, rng: np.random.Generator) -> list[int]:
+        "Window lengths that add up to `total` steps."
+        if self.draw == "fixed": return [min(self.bptt, total - i) for i in range(0, total, self.bptt)]
+        lengths, left = [], total
+        while left:
+            mean = self.bptt if rng.random() < 0.95 else self.bptt / 2
+            lengths.append(min(left, max(5, int(rng.normal(mean, 5)))))
+            left -= lengths[-1]
+        return lengths
+
+
+class LanguageModelStream:
+    "Batches `(x, y)`, each (t, b), of consecutive windows; the same column goes on in the same place."
+    def __init__(self, docs: Documents, batch: int, windows: Windows = Windows(), shuffle: bool = False, backwards: bool = False, seed: int = 0):
+        self.docs, self.windows, self.shuffle, self.backwards, self.seed = docs.select(np.flatnonzero(docs.lengths)), windows, shuffle, backwards, seed
+        self.tokens = int(self.docs.lengths.sum())
+        pairs = self.tokens - 1
+        if pairs < 1: raise ValueError("a stream needs two tokens at least")
+        self.batch = min(batch, pairs)
+        share, extra = divmod(pairs, self.batch)
+        columns = np.arange(self.batch)
+        self.column_start, self.column_length = columns * share + np.minimum(columns, extra), share + (columns < extra)
+        self.steps = int(self.column_length.max())
+
+    def _order(self, epoch: int) -> Documents:
+        if not self.shuffle: return self.docs
+        return self.docs.select(np.random.default_rng([self.seed, epoch, 1]).permutation(len(self.docs)))
+
+    def lengths(self, epoch: int) -> list[int]:
+        "The epoch's window lengths."
+        return self.windows.lengths(self.steps, np.random.default_rng([self.seed, epoch, 2]))
+
+    def batches(self, epoch: int = 0, start: int = 0):
+        "The epoch's batches from the window `start` on."
+        docs = self._order(epoch)
+        starts, sizes = docs.starts, docs.lengths
+        ends = np.cumsum(sizes)
+        at = 0
+        for k, length in enumerate(self.lengths(epoch)):
+            if k >= start:
+                column = np.arange(at, at + length + 1)[:, None]
+                position = np.minimum(self.column_start + np.minimum(column, self.column_length), self.tokens - 1)
+                doc = np.searchsorted(ends, position, side="right")
+                offset = position - (ends[doc] - sizes[doc])
+                # backwards, a document keeps its first token (the start marker) and reverses the others
+                if self.backwards: offset = np.where(offset == 0, 0, sizes[doc] - offset)
+                ids = torch.from_numpy(docs.take(starts[doc] + offset))
+                y = ids[1:].masked_fill(torch.from_numpy(column[1:] > self.column_length), IGNORE)
+                yield ids[:-1], y
+            at += length

@@ -1,0 +1,1 @@
+"Fast paths, each beside the slow reference that it must equal."

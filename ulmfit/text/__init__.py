@@ -1,0 +1,1 @@
+"Strings to ids: the text rules, the tokenizer between them, the vocabulary."

@@ -1,0 +1,48 @@
+"""The tokenizer: a text in, its tokens out.
+
+`spacy` is spaCy's blank tokenizer of any language between ULMFiT's rules; a text starts with xxbos.
+`words` takes the words of a corpus that is tokenised already (WikiText, Penn Treebank) as they are and ends each line
+with xxeos, so that perplexities can be compared with published ones.
+"""
+from dataclasses import asdict, dataclass, field
+from functools import lru_cache
+
+from fastcore.script import CliError
+
+from .rules import BOS, EOS, NAMED_RULES, Rules, UNK, clean, mark
+
+KINDS = ("spacy", "words")
+
+
+@lru_cache
+def _blank(lang: str):
+    "spaCy's tokenizer for `lang`; imported here because training needs no spaCy."
+    import spacy
+    try: return spacy.blank(lang).tokenizer
+    except ImportError as e: raise CliError(f"spaCy has no tokenizer for the language {lang!r}: {e}") from e
+
+
+@dataclass(frozen=True)
+class Tokenizer:
+    "How a text becomes tokens; stored in every corpus and bundle."
+    kind: str = "spacy"  # spacy | words
+    lang: str = "en"  # spaCy's code of the language
+    rules: Rules = field(default_factory=Rules)
+
+    @classmethod
+    def named(cls, kind: str = "spacy", lang: str = "en", rules: str = "fastai") -> "Tokenizer":
+        "From the names on the command line."
+        if kind not in KINDS: raise CliError(f"no tokenizer is called {kind!r}; there are: {', '.join(KINDS)}")
+        if rules not in NAMED_RULES: raise CliError(f"no rules are called {rules!r}; there are: {', '.join(NAMED_RULES)}")
+        return cls(kind, lang, NAMED_RULES[rules])
+
+    @classmethod
+    def from_dict(cls, d: dict) -> "Tokenizer": return cls(d["kind"], d["lang"], Rules(**d["rules"]))
+
+    def to_dict(self) -> dict: return asdict(self)
+
+    def __call__(self, text: str) -> list[str]:
+        if self.kind == "words":
+            return [UNK if w == "<unk>" else w for line in text.removesuffix("\n").split("\n") for w in (*line.split(), EOS)]
+        # spaCy reads at most 2**30 characters in one go, which no single document reaches.
+        return [BOS, *mark((t.text for t in _blank(self.lang)(clean(text, self.rules))), self.rules)]
