@@ -12,10 +12,12 @@ from fastcore.script import call_parse
 
 from .corpus.prepare import prepare
 from .corpus.registry import open_source
-from .text.tokenizer import Tokenizer
+from .text.tokenizer import TextSettings, Tokenizer
+from .training.settings import choose, flags
 
 
 @call_parse
+@flags(TextSettings)
 def main(
     source: str,  # name of a dataset (a card in data/), or a path
     out: Path = Path("prepared"),  # folder to write
@@ -23,12 +25,11 @@ def main(
     text_column: str = "text",  # column of the text, or several: title+body
     label_column: str = "label",  # column of the class
     encoding: str = "utf-8",  # of the files
-    tokenizer: str = "spacy",  # spacy | words (text that is tokenised already)
-    lang: str = "en",  # spaCy's code of the language
-    rules: str = "fastai",  # thresholds of the text rules: fastai | scripts
     workers: int = None,  # processes (default: one a core)
+    **given,
 ):
     "Tokenise a corpus and store its ids."
-    corpus = prepare(open_source(source, kind, text_column, label_column, encoding), Tokenizer.named(tokenizer, lang, rules), out, workers)
+    settings, = choose([TextSettings], {}, given)
+    corpus = prepare(open_source(source, kind, text_column, label_column, encoding), Tokenizer.named(settings), out, workers)
     for split, n in corpus.manifest["splits"].items(): print(f"{split}: {n['documents']:,} documents, {n['tokens']:,} tokens")
     print(f"{len(corpus.lexicon):,} distinct tokens{f', classes: ' + ', '.join(corpus.classes[:20]) if corpus.classes else ''}; in {out}")

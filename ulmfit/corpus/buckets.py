@@ -11,6 +11,16 @@ import torch
 from .store import Documents
 
 
+@dataclass(frozen=True)
+class Batching:
+    "How documents become batches for a classifier."
+    batch: int = 64  # documents
+    eval_tokens: int = 40_000  # padded tokens in a batch of evaluation, at most (but one document)
+    valid_fraction: float = 0.1  # of the training documents, held out where there is no validation split
+    test_fraction: float = 0.2  # likewise for testing
+    labelled: int = 0  # train on so many documents only, of each class in its proportion (0: all)
+
+
 @dataclass
 class DocumentBatch:
     "`ids` (t, b) padded at the end, `lengths` (b), `targets` (b) or None, `rows` (b): where the documents stand in their split."

@@ -89,13 +89,13 @@ def check_labels(source: Source, writer: CorpusWriter, classes: dict[str, int]):
     if len(classes) < 2: raise CliError(f"{source.name}: one class only ({', '.join(classes) or 'none'}): nothing to tell apart")
 
 
-def prepared(name_or_path: str, kind: str, tokenizer: Tokenizer, text: str = "text", label: str = "label", encoding: str = "utf-8") -> Corpus:
+def prepared(name_or_path: str, kind: str | None, tokenizer: Tokenizer, text: str = "text", label: str = "label", encoding: str = "utf-8") -> Corpus:
     "A corpus for a stage: a prepared folder as it is, anything else prepared under `data/prepared/`, once for its content."
     if (Path(name_or_path) / "manifest.json").is_file():
         corpus = Corpus(Path(name_or_path))
         if kind == "classification" and corpus.kind != kind: raise CliError(f"{name_or_path} has no labels: it was prepared for a language model")
         return corpus
     source = open_source(name_or_path, kind, text, label, encoding)
-    key = hashlib.sha256(f"{FORMAT} {kind} {source.fingerprint()} {tokenizer}".encode()).hexdigest()[:12]
-    out = ROOT / "prepared" / f"{source.name}-{kind}-{key}"
+    key = hashlib.sha256(f"{FORMAT} {source.kind} {source.fingerprint()} {tokenizer}".encode()).hexdigest()[:12]
+    out = ROOT / "prepared" / f"{source.name}-{source.kind}-{key}"
     return Corpus(out) if (out / "manifest.json").is_file() else prepare(source, tokenizer, out)

@@ -33,7 +33,7 @@ def first_bad_byte(path: Path, encoding: str) -> int:
 @contextmanager
 def open_text(path: Path, encoding: str = "utf-8"):
     "A text file, opened; what cannot be read in it becomes one line of error."
-    if not (path := Path(path)).is_file(): raise CliError(f"{path}: no such file")
+    if not (path := Path(path)).is_file() and not path.is_fifo(): raise CliError(f"{path}: no such file")
     try: codec = codecs.lookup(encoding).name
     except LookupError: raise CliError(f"no encoding is called {encoding!r}") from None
     if codec == "utf-8": codec = "utf-8-sig"  # a leading byte-order mark is no text
@@ -167,3 +167,14 @@ def read_label_folders(folder: Path, encoding: str = "utf-8") -> Iterator[Docume
     for sub in sorted(p for p in folder.iterdir() if p.is_dir()):
         for file in sorted(sub.glob("*.txt*")):
             for text, _ in read_file(file, encoding): yield text, sub.name
+
+
+def read_texts(source: str, text_column: str = "text", encoding: str = "utf-8") -> list[str]:
+    "Texts to work on: a column of a .csv or .tsv, a text a line of any other file, or of standard input (`-`)."
+    if source == "-":
+        try: text = sys.stdin.buffer.read().decode(encoding)
+        except UnicodeDecodeError as e: raise CliError(f"standard input: byte {e.start} is not {encoding}; name the encoding with --encoding") from None
+        return [line.rstrip("\r") for line in text.removesuffix("\n").split("\n")] if text else []
+    path = Path(source)
+    documents = read_table(path, text_column, None, encoding) if set(path.suffixes) & {".csv", ".tsv"} else read_lines(path, encoding)
+    return [text for text, _ in documents]

@@ -92,7 +92,15 @@ def hold_out(docs: Documents, fraction: float, seed: int) -> tuple[np.ndarray, n
     return np.setdiff1d(np.arange(len(docs)), held), np.sort(held)
 
 
-def sample_labelled(docs: Documents, n: int, seed: int, classes: Sequence[str]) -> np.ndarray:
+def with_held_out(splits: dict[str, Documents], name: str, fraction: float, seed: int) -> dict[str, Documents]:
+    "The splits, with `name` held out of the training documents where it is missing; that is said."
+    if name in splits: return splits
+    kept, held = hold_out(splits["train"], fraction, seed)
+    print(f"no {name} split: {len(held):,} of {len(kept) + len(held):,} training documents are held out (seed {seed})")
+    return splits | {"train": splits["train"].select(kept), name: splits["train"].select(held)}
+
+
+def sample_labelled(docs: Documents, n: int, seed: int) -> np.ndarray:
     "Rows of `n` documents, each class in its proportion (at least one of each), by seed."
     rng = np.random.default_rng([seed, 0x1ABE1])
     present, sizes = np.unique(docs.targets, return_counts=True)

@@ -4,7 +4,7 @@ A batch is a pure function of (seed, epoch, number of the window): the state to 
 No (token, next token) pair is lost and none is repeated, for any batch size and window: N tokens have N-1 pairs, the
 columns share them evenly, and where some columns are one pair shorter the last window's missing target is IGNORE.
 """
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ IGNORE = -100
 class Windows:
     "How long a window of backpropagation through time is."
     bptt: int = 70
-    draw: str = "fixed"  # fixed | merity: 95% around bptt, 5% around bptt/2, normal with deviation 5, at least 5
+    draw: str = field(default="fixed", metadata=dict(choices=("fixed", "merity")))  # fixed | merity: 95% around bptt, 5% around bptt/2, normal with deviation 5, at least 5
 
     def lengths(self, total: int, rng: np.random.Generator) -> list[int]:
         "Window lengths that add up to `total` steps."
@@ -29,6 +29,15 @@ class Windows:
             lengths.append(min(left, max(5, int(rng.normal(mean, 5)))))
             left -= lengths[-1]
         return lengths
+
+
+@dataclass(frozen=True)
+class Streaming:
+    "How a corpus becomes batches for a language model."
+    batch: int = 64  # columns
+    shuffle: bool = True  # documents in a new order each epoch
+    valid_fraction: float = 0.1  # of the documents, held out where the corpus has no validation split
+    scale_rate: bool = False  # a window's rate in proportion to its length (awd-lstm-lm)
 
 
 class LanguageModelStream:

@@ -8,54 +8,53 @@ import torch.nn.functional as F
 from torch import Tensor
 
 IGNORE = -100
-ROWS = 1024
+LOGITS = 1 << 22  # logits at hand at a time: as many as the cache holds with their gradient
 
 
 def linear_cross_entropy_reference(x: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor) -> Tensor:
     "What is computed, in one line."
-    return F.cross_entropy(F.linear(x, weight, bias).float() if x.dtype != torch.float64 else F.linear(x, weight, bias), target, ignore_index=IGNORE)
+    return F.cross_entropy(F.linear(x, weight, bias), target, ignore_index=IGNORE)
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x, weight, bias, target, dtype, rows):
-        wanted = x.requires_grad or weight.requires_grad or (bias is not None and bias.requires_grad)
+    def forward(ctx, x, weight, bias, target, dtype, rows, learning):
+        dx, dw, db = (torch.zeros_like(a) if learning and a is not None and a.requires_grad else None for a in (x, weight, bias))
+        wanted = any(d is not None for d in (dx, dw, db))
         n = (target != IGNORE).sum().clamp(min=1)
         w = weight.to(dtype)
         total = x.new_zeros((), dtype=torch.promote_types(x.dtype, torch.float32))
-        dx = torch.empty_like(x) if wanted else None
-        dw = torch.zeros_like(weight) if wanted and weight.requires_grad else None
-        db = torch.zeros_like(bias) if wanted and bias is not None and bias.requires_grad else None
-        for xs, ys, ds in zip(x.split(rows), target.split(rows), dx.split(rows) if wanted else target.split(rows)):
-            xd = xs.to(dtype)
-            logits = (xd @ w.T).to(total.dtype)
+        for start in range(0, len(x), rows):
+            block = slice(start, start + rows)
+            xs, at = x[block].to(dtype), target[block, None]
+            ignored = at == IGNORE
+            logits = (xs @ w.T).to(total.dtype)
             if bias is not None: logits += bias
-            top = logits.max(dim=1, keepdim=True).values
-            at, kept = ys.clamp(min=0).unsqueeze(1), ys != IGNORE
-            correct = logits.gather(1, at) - top
-            p = logits.sub_(top).exp_()
-            z = p.sum(dim=1, keepdim=True)
-            total += ((z.log() - correct).squeeze(1) * kept).sum()
+            logp = logits.log_softmax(dim=1)
+            at = at.masked_fill(ignored, 0)
+            total -= logp.gather(1, at).masked_fill(ignored, 0).sum()
             if wanted:
-                # softmax minus one-hot, over the number of targets; ignored rows are zero
-                scale = kept.unsqueeze(1).to(p.dtype) / n
-                p.mul_(scale / z).scatter_add_(1, at, -scale)
-                if db is not None: db += p.sum(dim=0)
-                pd = p.to(dtype)
-                ds.copy_(pd @ w)
-                if dw is not None: dw.addmm_(pd.T, xd) if dtype == dw.dtype else dw.add_(pd.T @ xd)
-        ctx.save_for_backward(dx, dw, db)
+                # the gradient of a row's logits: softmax minus one-hot, nothing where the target is ignored
+                d = logp.exp_().scatter_add_(1, at, -torch.ones_like(at, dtype=logp.dtype)).masked_fill_(ignored, 0)
+                if db is not None: db += d.sum(dim=0)
+                d = d.to(dtype)
+                if dx is not None: dx[block] = d @ w
+                if dw is not None: dw += d.T @ xs
+        ctx.save_for_backward(dx, dw, db, n)
         return total / n
 
     @staticmethod
     def backward(ctx, grad):
-        return *(None if g is None else g * grad for g in ctx.saved_tensors), None, None, None
+        *grads, n = ctx.saved_tensors
+        return *(None if g is None else g * (grad / n) for g in grads), None, None, None, None
 
 
-def linear_cross_entropy(x: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor, dtype: torch.dtype | None = None, rows: int = ROWS) -> Tensor:
+def linear_cross_entropy(x: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor, dtype: torch.dtype | None = None,
+                         rows: int | None = None) -> Tensor:
     """Mean cross-entropy (nats) of `x @ weight.T + bias` against `target`, rows with target IGNORE left out.
 
     `x` (n, e), `weight` (v, e), `bias` (v) or None, `target` (n). The matrix products run in `dtype` (default: that of `x`),
     everything between them in float32 or better.
     """
-    return _LinearCrossEntropy.apply(x, weight, bias, target, dtype or x.dtype, rows)
+    return _LinearCrossEntropy.apply(x, weight, bias, target, dtype or x.dtype, rows or max(64, LOGITS // len(weight)),
+                                     torch.is_grad_enabled())

@@ -23,18 +23,22 @@ def _blank(lang: str):
 
 
 @dataclass(frozen=True)
+class TextSettings:
+    "The tokenizer by name."
+    tokenizer: str = field(default="spacy", metadata=dict(choices=KINDS))  # spacy | words (text that is tokenised already)
+    lang: str = "en"  # spaCy's code of the language
+    rules: str = field(default="fastai", metadata=dict(choices=tuple(NAMED_RULES)))  # thresholds of the text rules: fastai | scripts
+
+
+@dataclass(frozen=True)
 class Tokenizer:
     "How a text becomes tokens; stored in every corpus and bundle."
-    kind: str = "spacy"  # spacy | words
-    lang: str = "en"  # spaCy's code of the language
+    kind: str = "spacy"
+    lang: str = "en"
     rules: Rules = field(default_factory=Rules)
 
     @classmethod
-    def named(cls, kind: str = "spacy", lang: str = "en", rules: str = "fastai") -> "Tokenizer":
-        "From the names on the command line."
-        if kind not in KINDS: raise CliError(f"no tokenizer is called {kind!r}; there are: {', '.join(KINDS)}")
-        if rules not in NAMED_RULES: raise CliError(f"no rules are called {rules!r}; there are: {', '.join(NAMED_RULES)}")
-        return cls(kind, lang, NAMED_RULES[rules])
+    def named(cls, s: TextSettings) -> "Tokenizer": return cls(s.tokenizer, s.lang, NAMED_RULES[s.rules])
 
     @classmethod
     def from_dict(cls, d: dict) -> "Tokenizer": return cls(d["kind"], d["lang"], Rules(**d["rules"]))

@@ -1,12 +1,20 @@
 """The vocabulary: which tokens have an id, and what happens when it changes between stages."""
 import hashlib, json
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
 from .rules import BOS, PAD, SPECIALS, UNK
+
+
+@dataclass(frozen=True)
+class VocabSettings:
+    "Which tokens get an id."
+    max_vocab: int = 60_000  # tokens at most, the special ones included
+    min_freq: int = 3  # a token that is rarer is xxunk
 
 
 class Vocab:

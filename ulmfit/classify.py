@@ -1,0 +1,98 @@
+"""Stage 3, target-task classifier fine-tuning (section 3.3): the language model's encoder under a new head, gradually unfrozen.
+
+    python -m ulmfit.classify --dataset imdb --model runs/imdb-lm --preset paper --out runs/imdb
+    python -m ulmfit.classify --dataset reviews.csv --model runs/reviews-lm --out runs/reviews
+    python -m ulmfit.classify --dataset imdb --model none --out runs/imdb-scratch          (no transfer)
+    python -m ulmfit.classify --dataset imdb --model runs/imdb-lm --from-scratch --out …   (same network and words, random weights)
+
+Validation documents are set apart before anything else; the test split is read once, at the end, and chooses nothing.
+"""
+from pathlib import Path
+
+import torch
+from fastcore.script import call_parse
+
+from .corpus.buckets import Batching, DocumentBatches
+from .corpus.prepare import prepared
+from .corpus.store import sample_labelled, with_held_out
+from .model import bundle
+from .model.bundle import Bundle, device_and_dtype
+from .model.classifier import Classifier, HeadSettings, Reading, class_probabilities, percent_wrong
+from .model.encoder import Architecture, ClassifierDropouts, Encoder
+from .model.language_model import Regularization
+from .model.tasks import classifier_task
+from .text.tokenizer import TextSettings, Tokenizer
+from .text.vocab import VocabSettings
+from .training.freezing import Unfreezing
+from .training.loop import Training, fit
+from .training.optimizers import Optimization
+from .training.records import Run, peak_memory
+from .training.schedules import Schedule
+from .training.settings import choose, flags, preset as read_preset
+
+SETTINGS = (ClassifierDropouts, Regularization, Reading, HeadSettings, Batching, Optimization, Schedule, Unfreezing, Training,
+            Architecture, VocabSettings, TextSettings)  # the last three serve `--model none`; else they are the model's
+
+
+@call_parse
+@flags(*SETTINGS)
+def main(
+    dataset: str = "pydocs",  # name of a dataset, path, or prepared corpus
+    model: str = "runs/finetune_lm",  # run or bundle of a language model; none: random weights
+    preset: str = "demo",  # settings: demo, small, paper, scripts, fastai, awd, or a TOML file
+    out: Path = Path("runs/classify"),  # folder of the run
+    from_scratch: bool = False,  # the model's network and vocabulary, but random weights
+    backwards: bool = False,  # insist on a model that reads from the end; the direction is the model's, where there is one
+    seed: int = 0,  # of the head, order and dropout, and of the documents held out and labelled
+    split_seed: int = None,  # of the documents held out, where it is to differ from --seed
+    device: str = "auto",  # cpu, cuda, cuda:1 …
+    precision: str = "auto",  # auto | fp32 | bf16
+    kernel: str = "fused",  # LSTM: fused | reference
+    text_column: str = "text",  # of one's own table; several: title+body
+    label_column: str = "label",  # of one's own table
+    encoding: str = "utf-8",  # of one's own files
+    **given,
+):
+    "Stage 3: fine-tune a classifier on a language model."
+    blocks = choose(SETTINGS, read_preset(preset, "classify"), given)
+    dropouts, regularization, reading, head, batching, optimization, schedule, unfreezing, training, architecture, vocab_settings, text = blocks
+    where, dtype = device_and_dtype(device, precision)
+    split_seed = seed if split_seed is None else split_seed
+
+    # data: what is held out first, then the labelled sample
+    old = None if model == "none" else bundle.load(model, bundle.LANGUAGE_MODEL, backwards=backwards or None)
+    tokenizer = Tokenizer.from_dict(old.tokenizer) if old else Tokenizer.named(text)
+    data = prepared(dataset, "classification", tokenizer, text_column, label_column, encoding)
+    vocab = old.vocab if old else data.vocab(["train"], vocab_settings.max_vocab, vocab_settings.min_freq)
+    splits = with_held_out(data.words(vocab), "test", batching.test_fraction, split_seed)
+    splits = with_held_out(splits, "valid", batching.valid_fraction, split_seed)
+    labelled = splits["train"]
+    if batching.labelled: labelled = labelled.select(sample_labelled(labelled, batching.labelled, seed))
+    backwards = old.backwards if old else backwards
+    train = DocumentBatches(labelled, vocab.pad, batching.batch, shuffle=True, backwards=backwards, seed=seed)
+    valid, test = (DocumentBatches(splits[s], vocab.pad, 256, batching.eval_tokens, backwards=backwards) for s in ("valid", "test"))
+
+    # model: the encoder of the language model, and a new head
+    torch.manual_seed(seed)
+    network = old.model.encoder.architecture if old else architecture
+    classifier = Classifier(Encoder(len(vocab), network, dropouts, kernel), len(data.classes), head, reading)
+    if old and not from_scratch: classifier.encoder.load_state_dict(old.model.encoder.state_dict())
+    classifier = classifier.to(where)
+    run = Run(out, "classify", blocks, seed, where, corpus=dataset, notes=data.manifest["notes"], data=data.fingerprint, split_seed=split_seed,
+              vocab=vocab.fingerprint, backwards=backwards, model=bundle.fingerprint(model) if old else None, from_scratch=from_scratch, dtype=str(dtype))
+    if run.result: return print(f"{out} is finished: test error {run.result['test_error']:.2f}%")
+    print(f"{data.name}: {len(labelled):,} labelled documents, {len(data.classes)} classes, {len(valid.docs):,} for validation, "
+          f"{len(test.docs):,} for testing, {where}, {dtype}")
+
+    # training
+    rng = torch.Generator(where).manual_seed(seed)
+    figures = fit(classifier_task(classifier, train, valid, regularization, dtype), optimization, schedule, unfreezing, training, run, rng)
+
+    # result
+    test_error = percent_wrong(class_probabilities(classifier, test.batches(), len(test.docs), dtype), test.docs.targets)
+    Bundle(classifier, vocab, tokenizer.to_dict(), backwards, data.classes, head).save(run.model)
+    run.finish(figures, dict(valid_error=figures["valid_error"], valid_loss=figures["valid_loss"], test_error=test_error, labelled=len(labelled),
+                             valid_documents=len(valid.docs), test_documents=len(test.docs), documents_per_second=figures["documents_per_second"],
+                             peak_memory_bytes=peak_memory(where)), training.keep_checkpoint)
+    print(f"validation error {figures['valid_error']:.2f}%, test error {test_error:.2f}% in {figures['seconds']:.0f} s; model in {run.model}\n"
+          f"next: python -m ulmfit.predict {out} --input texts.csv")

@@ -1,0 +1,81 @@
+"""How good a model is on a split: perplexity of a language model, error of a classifier or of several together.
+
+    python -m ulmfit.evaluate runs/wt103 --corpus wikitext-103 --split test
+    python -m ulmfit.evaluate runs/imdb --dataset imdb
+    python -m ulmfit.evaluate runs/imdb runs/imdb-bwd --dataset imdb     (mean of a forward and a backward classifier)
+
+Without `--corpus`/`--dataset` it is the run's own. The figures are printed as JSON.
+"""
+import json, math
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+from fastcore.script import CliError, call_parse
+
+from .corpus.prepare import prepared
+from .corpus.store import Corpus, Documents, with_held_out
+from .corpus.stream import LanguageModelStream, Windows
+from .model import bundle
+from .model.bundle import CLASSIFIER, LANGUAGE_MODEL, Bundle, device_and_dtype
+from .model.classifier import log_loss, percent_wrong
+from .model.inference import probabilities
+from .model.language_model import mean_loss
+from .text.tokenizer import Tokenizer
+
+
+def read_split(data: Corpus, of: Bundle, split: str, record: dict) -> Documents:
+    "A split in the bundle's numbering; one that was held out for the run is found again by the run's seed."
+    splits, settings = data.words(of.vocab), record.get("settings", {})
+    seed = record.get("split_seed", record.get("seed", 0))
+    for name in ("test", "valid"):
+        if name not in splits and f"{name}_fraction" in settings and data.fingerprint == record.get("data"):
+            splits = with_held_out(splits, name, settings[f"{name}_fraction"], seed)
+    if split not in splits: raise CliError(f"{data.name} has no split {split}; it has: {', '.join(splits)}")
+    return splits[split]
+
+
+def language_model_figures(of: Bundle, docs: Documents, batch: int, dtype) -> dict:
+    "Loss and perplexity, and the share of tokens that the vocabulary lacks: perplexities of different vocabularies do not compare."
+    stream = LanguageModelStream(docs, batch, Windows(), backwards=of.backwards)
+    loss, tokens = mean_loss(of.model, stream.batches(), dtype)
+    unknown = docs.counts(len(of.vocab))[of.vocab.unk] / stream.tokens
+    return dict(loss=loss, perplexity=math.exp(loss), tokens=tokens, unknown_percent=100 * float(unknown))
+
+
+def classifier_figures(p: np.ndarray, targets: np.ndarray, classes: list[str]) -> dict:
+    "Error and loss, errors of each class, and the confusion matrix (rows: true)."
+    confusion = np.zeros((len(classes), len(classes)), dtype=int)
+    np.add.at(confusion, (targets, p.argmax(axis=1)), 1)
+    of_class = {c: round(100 * float(1 - confusion[i, i] / max(1, confusion[i].sum())), 3) for i, c in enumerate(classes)}
+    return dict(error=percent_wrong(p, targets), loss=log_loss(p, targets), documents=len(targets), error_of_class=of_class, confusion=confusion.tolist())
+
+
+@call_parse
+def main(
+    runs: Annotated[str, "run or bundle; of several classifiers, the mean of their probabilities", dict(nargs="+")],
+    corpus: str = None,  # language model: name, path or prepared corpus (default: the run's)
+    dataset: str = None,  # classifier: likewise
+    split: str = "test",  # train | valid | test | unsup
+    batch: int = 64,  # columns of the language model's stream
+    text_column: str = "text",  # of one's own table; several: title+body
+    label_column: str = "label",  # of one's own table
+    encoding: str = "utf-8",  # of one's own files
+    device: str = "auto",  # cpu, cuda, cuda:1 …
+    precision: str = "fp32",  # fp32 | bf16 | auto
+):
+    "Evaluate a model, or an ensemble of classifiers."
+    where, dtype = device_and_dtype(device, precision)
+    paths = [Path(r) for r in ([runs] if isinstance(runs, (str, Path)) else runs)]
+    bundles = [bundle.load(p, CLASSIFIER if len(paths) > 1 else None).to(where) for p in paths]
+    record = json.loads((paths[0] / "run.json").read_text()) if (paths[0] / "run.json").is_file() else {}
+    name = dataset or corpus or record.get("corpus")
+    if not name: raise CliError("which data? give --corpus or --dataset")
+    kind = "classification" if bundles[0].kind == CLASSIFIER else "lm" if corpus else None
+
+    def docs_of(b: Bundle) -> Documents:
+        return read_split(prepared(name, kind, Tokenizer.from_dict(b.tokenizer), text_column, label_column, encoding), b, split, record)
+
+    if bundles[0].kind == LANGUAGE_MODEL: figures = language_model_figures(bundles[0], docs_of(bundles[0]), batch, dtype)
+    else: figures = classifier_figures(probabilities(bundles, docs_of, dtype), docs_of(bundles[0]).targets, bundles[0].classes)
+    print(json.dumps(dict(runs=[str(p) for p in paths], data=name, split=split) | figures))

@@ -1,0 +1,105 @@
+"""The bundle: a model as it goes from stage to stage. Weights, what builds the network, vocabulary; nothing in it can run code.
+
+    model.safetensors   weights under their names in the network
+    config.json         kind, sizes, dropouts, direction, tokenizer, classes
+    vocab.json          the ordered tokens
+"""
+import hashlib, json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+from fastcore.script import CliError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from ..text.vocab import Vocab
+from .classifier import Classifier, HeadSettings, Reading
+from .encoder import Architecture, Dropouts, Encoder
+from .language_model import LanguageModel
+
+FORMAT = 1
+LANGUAGE_MODEL, CLASSIFIER = "language_model", "classifier"
+
+
+@dataclass
+class Bundle:
+    "A model with all that predicting, fine-tuning or exporting it needs."
+    model: LanguageModel | Classifier
+    vocab: Vocab
+    tokenizer: dict
+    backwards: bool = False
+    classes: list[str] = field(default_factory=list)
+    head: HeadSettings = HeadSettings()
+
+    @property
+    def kind(self) -> str: return CLASSIFIER if isinstance(self.model, Classifier) else LANGUAGE_MODEL
+    @property
+    def direction(self) -> str: return "backwards" if self.backwards else "forwards"
+
+    def to(self, device: torch.device) -> "Bundle":
+        self.model.to(device)
+        return self
+
+    def save(self, folder: Path):
+        "Write the three files."
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        encoder = self.model.encoder
+        config = dict(format=FORMAT, kind=self.kind, architecture=asdict(encoder.architecture), dropouts=asdict(encoder.dropouts),
+                      backwards=self.backwards, tokenizer=self.tokenizer, vocab_fingerprint=self.vocab.fingerprint, classes=self.classes)
+        if self.kind == CLASSIFIER: config |= dict(head=asdict(self.head), reading=asdict(self.model.reading))
+        save_file({k: v.contiguous() for k, v in self.model.state_dict().items()}, folder / "model.safetensors")
+        (folder / "config.json").write_text(json.dumps(config, indent=1, ensure_ascii=False))
+        self.vocab.save(folder / "vocab.json")
+
+
+def model_folder(path: Path) -> Path:
+    "The bundle's folder, given it or its run's."
+    path = Path(path)
+    if not path.exists(): raise CliError(f"{path}: no such run or model")
+    folder = path / "model" if (path / "model").is_dir() else path
+    for name in ("config.json", "vocab.json", "model.safetensors"):
+        if not (folder / name).is_file(): raise CliError(f"{path} is not a model: {folder / name} is missing")
+    return folder
+
+
+def fingerprint(path: Path) -> str:
+    "sha256 of a bundle's weights."
+    with open(model_folder(path) / "model.safetensors", "rb") as f: return hashlib.file_digest(f, "sha256").hexdigest()
+
+
+def load(path: Path, kind: str | None = None, backwards: bool | None = None) -> Bundle:
+    "Open a bundle, or the bundle of a run; `kind` and direction are what the caller needs (None: any)."
+    folder = model_folder(path)
+    try:
+        config = json.loads((folder / "config.json").read_text())
+        vocab = Vocab.load(folder / "vocab.json")
+        weights = load_file(folder / "model.safetensors")
+        if config["format"] != FORMAT: raise CliError(f"{folder} has format {config['format']}, this version reads {FORMAT}")
+        if vocab.fingerprint != config["vocab_fingerprint"]: raise CliError(f"{folder}: vocab.json is not the vocabulary that the model was trained with")
+        encoder = Encoder(len(vocab), Architecture(**config["architecture"]), Dropouts(**config["dropouts"]))
+        if config["kind"] == CLASSIFIER:
+            head = HeadSettings(**config["head"])
+            model = Classifier(encoder, len(config["classes"]), head, Reading(**config["reading"]))
+        else: model, head = LanguageModel(encoder), HeadSettings()
+        model.load_state_dict(weights)
+    except (ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as e:
+        raise CliError(f"{folder} is damaged or not a model of this project: {str(e).splitlines()[0]}") from e
+    bundle = Bundle(model.eval(), vocab, config["tokenizer"], config["backwards"], config["classes"], head)
+    if kind and bundle.kind != kind:
+        names = {LANGUAGE_MODEL: "a language model", CLASSIFIER: "a classifier"}
+        raise CliError(f"{path} is {names[bundle.kind]}; this needs {names[kind]}")
+    if backwards not in (None, bundle.backwards):
+        raise CliError(f"{path} reads {bundle.direction}; this needs a model that reads {'backwards' if backwards else 'forwards'}")
+    return bundle
+
+
+def device_and_dtype(device: str, precision: str) -> tuple[torch.device, torch.dtype]:
+    "`auto` is CUDA where there is one; bf16 there and fp32 on the CPU."
+    if device == "auto": device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device.startswith("cuda") and not torch.cuda.is_available(): raise CliError("there is no CUDA device; use --device cpu")
+    dtypes = dict(auto=torch.bfloat16 if device.startswith("cuda") else torch.float32, fp32=torch.float32, bf16=torch.bfloat16)
+    if precision not in dtypes: raise CliError(f"no precision is called {precision!r}; there are: {', '.join(dtypes)}")
+    try: return torch.device(device), dtypes[precision]
+    except RuntimeError: raise CliError(f"no device is called {device!r}; there are: auto, cpu, cuda, cuda:1 …") from None

@@ -1,0 +1,148 @@
+"""The classifier: the language model's encoder over a whole document, concat pooling, a head of linear blocks (section 3.3).
+
+Padding stands at a document's end and is masked where outputs are pooled; the LSTM is causal, so no real position ever
+sees it: a text's prediction does not depend on the batch that it sits in.
+"""
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor, nn
+
+from .dropout import dropout
+from .encoder import Encoder, States, detach
+from .language_model import Loss, Regularization
+
+
+@dataclass(frozen=True)
+class Reading:
+    "How a long document is read: BPTT for text classification (BPT3C)."
+    bptt: int = 70  # tokens a window
+    max_length: int = 1400  # tokens at a document's end that are pooled and learnt from; what is before only carries state
+    detach_windows: bool = True  # no gradient across window borders, as in every implementation
+
+
+@dataclass(frozen=True)
+class HeadSettings:
+    "The linear blocks behind the pooling."
+    head_hidden: int = 50  # width of the block between pooling and classes
+    head_drop: float = 0.4  # dropout of the pooled document
+    head_hidden_drop: float = 0.1  # dropout before the last linear layer
+
+
+def concat_pool(x: Tensor, lengths: Tensor) -> Tensor:
+    "`[h_T, maxpool, meanpool]` (b, 3h) over the first `lengths` (b) positions of `x` (t, b, h)."
+    real = (torch.arange(len(x), device=x.device)[:, None] < lengths)[:, :, None]
+    last = x[lengths - 1, torch.arange(x.shape[1], device=x.device)]
+    return torch.cat([last, x.masked_fill(~real, -torch.inf).amax(dim=0), (x * real).sum(dim=0) / lengths[:, None]], dim=1)
+
+
+def read(encoder: Encoder, ids: Tensor, lengths: Tensor, how: Reading, rng: Generator | None = None, dtype: torch.dtype | None = None,
+         layer: int = -1) -> tuple[Tensor, Tensor]:
+    """A layer's outputs (t', b, h) over the end of each document, and how many of them are real (b).
+
+    A document's first windows, as many as it takes for the rest to fit into `max_length`, are run without a graph for
+    their state alone; where they end depends on the document's own length only, never on the batch.
+    """
+    skip = ((lengths - how.max_length).clamp(min=0) + how.bptt - 1) // how.bptt * how.bptt
+    state = state_after(encoder, ids, skip, how.bptt, dtype) if skip.any() else None
+    kept = lengths - skip
+    at = torch.arange(int(kept.max()), device=ids.device)[:, None] + skip
+    outputs = []
+    for window in ids.gather(0, at.clamp(max=len(ids) - 1)).split(how.bptt):
+        encoded = encoder(window, state, rng, dtype)
+        state = detach(encoded.state) if how.detach_windows else encoded.state
+        outputs.append(encoded.layers[layer].to(encoder.embedding.dtype))
+    return torch.cat(outputs), kept
+
+
+@torch.no_grad()
+def state_after(encoder: Encoder, ids: Tensor, skip: Tensor, bptt: int, dtype: torch.dtype | None) -> States:
+    "The state of each document after its first `skip` (b) tokens, multiples of `bptt`; dropout off."
+    was_training = encoder.training
+    encoder.eval()
+    done = state = encoder.initial_state(ids.shape[1])
+    active = torch.arange(ids.shape[1], device=ids.device)
+    for start in range(0, int(skip.max()), bptt):
+        going = skip[active] > start
+        active, state = active[going], [(h[going], c[going]) for h, c in state]
+        state = encoder(ids[start:start + bptt, active], state, dtype=dtype).state
+        done = [(h0.index_copy(0, active, h), c0.index_copy(0, active, c)) for (h0, c0), (h, c) in zip(done, state)]
+    encoder.train(was_training)
+    return done
+
+
+class LinearBlock(nn.Module):
+    "Batch norm, dropout, linear, and ReLU unless it is the last."
+    def __init__(self, inputs: int, outputs: int, p: float, relu: bool):
+        super().__init__()
+        self.norm, self.linear, self.p, self.relu = nn.BatchNorm1d(inputs), nn.Linear(inputs, outputs), p, relu
+
+    def forward(self, x: Tensor, rng: Generator | None = None) -> Tensor:
+        x = self.norm(x)
+        x = self.linear(dropout(x, self.p, rng) if self.training else x)
+        return x.relu() if self.relu else x
+
+
+class Classifier(nn.Module):
+    "Word ids of documents to logits of classes."
+    def __init__(self, encoder: Encoder, classes: int, head: HeadSettings = HeadSettings(), reading: Reading = Reading()):
+        super().__init__()
+        self.encoder, self.reading = encoder, reading
+        pooled = 3 * encoder.architecture.widths[-1]
+        self.head = nn.ModuleList([LinearBlock(pooled, head.head_hidden, head.head_drop, relu=True),
+                                   LinearBlock(head.head_hidden, classes, head.head_hidden_drop, relu=False)])
+
+    def forward(self, ids: Tensor, lengths: Tensor, rng: Generator | None = None, dtype: torch.dtype | None = None) -> Tensor:
+        "`ids` (t, b) padded at the end, `lengths` (b): logits (b, classes)."
+        return self._decide(concat_pool(*read(self.encoder, ids, lengths, self.reading, rng, dtype)), rng)
+
+    def _decide(self, x: Tensor, rng: Generator | None = None) -> Tensor:
+        for block in self.head: x = block(x, rng)
+        return x
+
+    def loss(self, ids: Tensor, lengths: Tensor, targets: Tensor, regularization: Regularization = Regularization(),
+             rng: Generator | None = None, dtype: torch.dtype | None = None) -> Loss:
+        "Cross-entropy of a batch of documents; AR and TAR over real positions."
+        outputs, kept = read(self.encoder, ids, lengths, self.reading, rng, dtype)
+        ce = F.cross_entropy(self._decide(concat_pool(outputs, kept), rng), targets)
+        objective = ce
+        if self.training and (regularization.alpha or regularization.beta):
+            real = (torch.arange(len(outputs), device=ids.device)[:, None] < kept)[:, :, None]
+            size = outputs.shape[-1]
+            objective = objective + regularization.alpha * (outputs * real).square().sum() / (real.sum() * size)
+            steps = (outputs[1:] - outputs[:-1]) * real[1:]
+            objective = objective + regularization.beta * steps.square().sum() / (real[1:].sum().clamp(min=1) * size)
+        return Loss(objective, ce.detach(), len(targets), None)
+
+
+@torch.no_grad()
+def class_probabilities(model: Classifier, batches: Iterable, documents: int, dtype: torch.dtype | None = None) -> np.ndarray:
+    "Probabilities (documents, classes), each in its document's row whatever the order of the batches."
+    device, was_training = model.encoder.embedding.device, model.training
+    model.eval()
+    out = None
+    for batch in batches:
+        p = model(batch.ids.to(device), batch.lengths.to(device), dtype=dtype).double().softmax(dim=1).cpu().numpy()
+        out = np.zeros((documents, p.shape[1])) if out is None else out
+        out[batch.rows] = p
+    model.train(was_training)
+    return np.zeros((0, 0)) if out is None else out
+
+
+def percent_wrong(probabilities: np.ndarray, targets: Sequence[int]) -> float:
+    "Error rate in percent."
+    return 100 * float((probabilities.argmax(axis=1) != np.asarray(targets)).mean())
+
+
+def log_loss(probabilities: np.ndarray, targets: Sequence[int]) -> float:
+    "Mean cross-entropy in nats."
+    return float(-np.log(probabilities[np.arange(len(targets)), targets].clip(1e-12)).mean())
+
+
+def layer_groups(model: Classifier) -> dict[str, list[nn.Parameter]]:
+    "Parameters by group, from the input to the output: what discriminative rates and gradual unfreezing count."
+    layers = {f"lstm_{i}": list(layer.parameters()) for i, layer in enumerate(model.encoder.layers, 1)}
+    return {"embedding": [model.encoder.embedding], **layers, "head": list(model.head.parameters())}

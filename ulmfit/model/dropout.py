@@ -1,0 +1,28 @@
+"""AWD-LSTM's three dropouts (Merity et al. 2018, section 4) and the plain one, each a function of its mask's generator.
+
+`rng` is the generator that draws the masks (None: torch's default). Where a module is not training, it does not call these.
+"""
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor
+
+
+def mask(shape: tuple[int, ...], p: float, like: Tensor, rng: Generator | None = None) -> Tensor:
+    "Zeros with probability `p`, else 1/(1-p): multiplying by it keeps the mean."
+    return torch.empty(shape, dtype=like.dtype, device=like.device).bernoulli_(1 - p, generator=rng).div_(1 - p)
+
+
+def dropout(x: Tensor, p: float, rng: Generator | None = None) -> Tensor:
+    "Each element on its own; on a recurrent weight this is DropConnect (weight dropout)."
+    return x * mask(tuple(x.shape), p, x, rng) if p else x
+
+
+def locked_dropout(x: Tensor, p: float, rng: Generator | None = None) -> Tensor:
+    "Variational dropout of (t, b, h): one mask (b, h) for all time steps."
+    return x * mask((1, *x.shape[1:]), p, x, rng) if p else x
+
+
+def embed(ids: Tensor, weight: Tensor, p: float = 0.0, rng: Generator | None = None) -> Tensor:
+    "Rows of `weight` (v, e) for `ids` (t, b); with `p`, whole words vanish, each at all its places in the batch."
+    x = F.embedding(ids, weight)
+    return x * mask((len(weight), 1), p, weight, rng)[ids] if p else x

@@ -1,0 +1,113 @@
+"""AWD-LSTM (Merity et al. 2018): embedding, then LSTM layers with dropped recurrent weights; the state goes in and comes out.
+
+Axes: t time, b batch, v vocabulary, e embedding, h hidden.
+"""
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Generator, Tensor, nn
+
+from ..kernels.lstm import State, lstm
+from .dropout import dropout, embed, locked_dropout
+
+States = list[State]
+
+
+@dataclass(frozen=True)
+class Architecture:
+    "Sizes of the network; the defaults are the paper's."
+    emb: int = 400  # width of the embedding, and of the last layer, to which the decoder is tied
+    hidden: int = 1150  # width of the other layers
+    layers: int = 3  # number of LSTM layers
+    decoder_bias: bool = True  # the scripts have none, fastai has one
+
+    @property
+    def widths(self) -> list[int]: return [*[self.hidden] * (self.layers - 1), self.emb]
+
+
+@dataclass(frozen=True)
+class Dropouts:
+    "Probabilities of dropping; the defaults are the authors' for the language model."
+    output_p: float = 0.1  # on the last layer's output, before the decoder
+    hidden_p: float = 0.15  # between layers
+    input_p: float = 0.25  # on the embedded words
+    embed_p: float = 0.02  # of whole words
+    weight_p: float = 0.2  # of recurrent weights (DropConnect)
+
+    drop_mult: float = 1.0  # factor on all of them (the scripts' dropmult)
+
+    def scaled(self) -> "Dropouts":
+        "The probabilities themselves, `drop_mult` multiplied in."
+        return Dropouts(*(min(1.0, p * self.drop_mult) for p in (self.output_p, self.hidden_p, self.input_p, self.embed_p, self.weight_p)))
+
+
+@dataclass(frozen=True)
+class ClassifierDropouts(Dropouts):
+    "The paper's set (section 4.1), which is the classifier's; `output_p` is its head's and stands there."
+    output_p: float = 0.0
+    hidden_p: float = 0.3
+    input_p: float = 0.4
+    embed_p: float = 0.05
+    weight_p: float = 0.5
+
+
+NO_DROPOUT = Dropouts(0.0, 0.0, 0.0, 0.0, 0.0)
+
+
+class Encoded(NamedTuple):
+    "What the encoder gives back."
+    layers: list[Tensor]  # each layer's output (t, b, h), before any dropout on it
+    state: States  # each layer's last (hidden, cell), both (b, h)
+
+    @property
+    def last(self) -> Tensor: return self.layers[-1]
+
+
+class LSTMLayer(nn.Module):
+    "The weights of one layer, initialised as torch's: uniform within 1/sqrt(h)."
+    def __init__(self, inputs: int, h: int):
+        super().__init__()
+        bound = h ** -0.5
+        def uniform(*shape): return nn.Parameter(torch.empty(*shape).uniform_(-bound, bound))
+        self.weight_ih, self.weight_hh = uniform(4 * h, inputs), uniform(4 * h, h)
+        self.bias_ih, self.bias_hh = uniform(4 * h), uniform(4 * h)
+
+    def forward(self, x: Tensor, state: State, p: float = 0.0, rng: Generator | None = None, kernel: str = "fused") -> tuple[Tensor, State]:
+        "With `p`, the recurrent matrix is dropped anew, once for the whole window."
+        weights = self.weight_ih, dropout(self.weight_hh, p, rng), self.bias_ih, self.bias_hh
+        out, (h, c) = lstm(x, state, *(w.to(x.dtype) for w in weights), kernel=kernel)
+        return out, (h.to(self.bias_ih.dtype), c.to(self.bias_ih.dtype))
+
+
+class Encoder(nn.Module):
+    "Word ids to hidden states."
+    def __init__(self, vocab: int, architecture: Architecture = Architecture(), dropouts: Dropouts = Dropouts(), kernel: str = "fused"):
+        super().__init__()
+        self.architecture, self.dropouts, self.kernel = architecture, dropouts.scaled(), kernel
+        self.embedding = nn.Parameter(torch.empty(vocab, architecture.emb).uniform_(-0.1, 0.1))
+        widths = architecture.widths
+        self.layers = nn.ModuleList(LSTMLayer(i, h) for i, h in zip([architecture.emb, *widths], widths))
+
+    def initial_state(self, b: int) -> States:
+        "Zeros for `b` columns."
+        return [(z := self.embedding.new_zeros(b, h), z) for h in self.architecture.widths]
+
+    def forward(self, ids: Tensor, state: States | None = None, rng: Generator | None = None, dtype: torch.dtype | None = None) -> Encoded:
+        "`ids` (t, b); the layers compute in `dtype` (default: that of the weights), the state stays in the weights'."
+        p = self.dropouts if self.training else NO_DROPOUT
+        state = state or self.initial_state(ids.shape[1])
+        x = embed(ids, self.embedding, p.embed_p, rng)
+        x = locked_dropout(x, p.input_p, rng).to(dtype or x.dtype)
+        outputs, last = [], []
+        for i, layer in enumerate(self.layers):
+            if i: x = locked_dropout(x, p.hidden_p, rng)
+            x, s = layer(x, state[i], p.weight_p, rng, self.kernel)
+            outputs.append(x)
+            last.append(s)
+        return Encoded(outputs, last)
+
+
+def detach(state: States) -> States:
+    "The state without the graph that led to it."
+    return [(h.detach(), c.detach()) for h, c in state]

@@ -1,0 +1,51 @@
+"""Trained models at work on texts: class probabilities of one classifier or of several together, document and token vectors."""
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import torch
+from fastcore.script import CliError
+
+from ..corpus.buckets import DocumentBatches
+from ..corpus.store import Documents, of_texts
+from ..text.tokenizer import Tokenizer
+from .bundle import Bundle
+from .classifier import Reading, class_probabilities, concat_pool, read
+
+BATCH, TOKENS = 256, 40_000
+
+
+def documents(bundle: Bundle, texts: Sequence[str]) -> Documents:
+    "Texts as the bundle's tokenizer and vocabulary have them; an empty text is the empty document."
+    return of_texts(texts, Tokenizer.from_dict(bundle.tokenizer), bundle.vocab)
+
+
+def in_batches(bundle: Bundle, docs: Documents) -> DocumentBatches:
+    return DocumentBatches(docs, bundle.vocab.pad, BATCH, TOKENS, backwards=bundle.backwards)
+
+
+def probabilities(bundles: Sequence[Bundle], docs_of: Callable[[Bundle], Documents], dtype: torch.dtype) -> np.ndarray:
+    "Class probabilities (documents, classes); of several classifiers, forwards and backwards ones say, their mean."
+    for other in bundles[1:]:
+        if other.classes != bundles[0].classes:
+            raise CliError(f"these classifiers do not tell the same classes apart: {', '.join(bundles[0].classes)} and {', '.join(other.classes)}")
+    each = []
+    for bundle in bundles:
+        docs = docs_of(bundle)
+        each.append(class_probabilities(bundle.model, in_batches(bundle, docs).batches(), len(docs), dtype))
+    return np.mean(each, axis=0)
+
+
+@torch.no_grad()
+def vectors(bundle: Bundle, docs: Documents, layer: int, reading: Reading, dtype: torch.dtype, tokens: bool = False) -> Iterator[tuple[int, np.ndarray]]:
+    """(row, vector) of each document, longest first: concat pooling (3h) of a layer's outputs; with `tokens` all outputs (t, h).
+
+    A backwards model's token vectors are given in the text's own order, its start marker first.
+    """
+    encoder = bundle.model.encoder
+    device = encoder.embedding.device
+    if not -len(encoder.layers) <= layer < len(encoder.layers): raise CliError(f"--layer {layer}: the model has {len(encoder.layers)} layers, 0 … or -1 …")
+    for batch in in_batches(bundle, docs).batches():
+        outputs, kept = read(encoder, batch.ids.to(device), batch.lengths.to(device), reading, dtype=dtype, layer=layer)
+        found = concat_pool(outputs, kept).cpu().numpy() if not tokens else [outputs[:n, j].cpu().numpy() for j, n in enumerate(kept)]
+        if tokens and bundle.backwards: found = [np.concatenate([v[:1], v[:0:-1]]) for v in found]
+        yield from zip(batch.rows.tolist(), found)

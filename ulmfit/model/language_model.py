@@ -1,0 +1,102 @@
+"""The language model: AWD-LSTM encoder and a decoder tied to its embedding; the loss with AR and TAR."""
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor, nn
+
+from ..kernels.linear_cross_entropy import IGNORE, linear_cross_entropy
+from .dropout import locked_dropout
+from .encoder import Encoder, States, detach
+
+
+@dataclass(frozen=True)
+class Regularization:
+    "Activation regularisation (Merity et al. 2017): penalties on the last layer's output."
+    alpha: float = 2.0  # AR: keeps activations small
+    beta: float = 1.0  # TAR: keeps them slow
+    ar_on: str = field(default="dropped", metadata=dict(choices=("dropped", "raw")))  # AR on the output after dropout (Merity, fastai) or before: dropped | raw (the scripts)
+
+
+class Loss(NamedTuple):
+    "A batch's loss."
+    objective: Tensor  # what is minimised, penalties included
+    value: Tensor  # cross-entropy alone (nats), detached
+    targets: int  # over how many targets it is a mean
+    state: States | None  # detached, for the next window
+
+
+def activation_regularization(x: Tensor) -> Tensor:
+    "AR: mean square of the activations (t, b, h)."
+    return x.float().square().mean() if x.dtype != torch.float64 else x.square().mean()
+
+
+def temporal_activation_regularization(x: Tensor) -> Tensor:
+    "TAR: mean square of the change from step to step; 0 for a window of one step."
+    return activation_regularization(x[1:] - x[:-1]) if len(x) > 1 else x.new_zeros(())
+
+
+class LanguageModel(nn.Module):
+    "Predicts the next word."
+    def __init__(self, encoder: Encoder):
+        super().__init__()
+        self.encoder = encoder
+        v = len(encoder.embedding)
+        self.decoder_bias = nn.Parameter(torch.zeros(v)) if encoder.architecture.decoder_bias else None
+
+    def forward(self, ids: Tensor, state: States | None = None, dtype: torch.dtype | None = None) -> tuple[Tensor, States]:
+        "`ids` (t, b): logits (t, b, v) and the last state. For evaluation and generation; training uses `loss`."
+        encoded = self.encoder(ids, state, dtype=dtype)
+        return F.linear(encoded.last.to(self.encoder.embedding.dtype), self.encoder.embedding, self.decoder_bias), encoded.state
+
+    def loss(self, x: Tensor, y: Tensor, state: States | None = None, regularization: Regularization = Regularization(),
+             rng: Generator | None = None, dtype: torch.dtype | None = None) -> Loss:
+        "Loss of a window: `x`, `y` (t, b), targets IGNORE left out."
+        encoded = self.encoder(x, state, rng, dtype)
+        raw = encoded.last.to(self.encoder.embedding.dtype)
+        dropped = locked_dropout(raw, self.encoder.dropouts.output_p, rng) if self.training else raw
+        ce = linear_cross_entropy(dropped.flatten(0, 1), self.encoder.embedding, self.decoder_bias, y.flatten(), dtype)
+        objective = ce
+        if self.training:
+            r = regularization
+            if r.alpha: objective = objective + r.alpha * activation_regularization(dropped if r.ar_on == "dropped" else raw)
+            if r.beta: objective = objective + r.beta * temporal_activation_regularization(raw)
+        return Loss(objective, ce.detach(), int((y != IGNORE).sum()), detach(encoded.state))
+
+
+@torch.no_grad()
+def mean_loss(model: LanguageModel, batches: Iterable[tuple[Tensor, Tensor]], dtype: torch.dtype | None = None) -> tuple[float, int]:
+    "Mean cross-entropy (nats per token) over a stream and its number of targets; state is carried, dropout off."
+    device, was_training = model.encoder.embedding.device, model.training
+    model.eval()
+    total, targets, state = 0.0, 0, None
+    for x, y in batches:
+        loss = model.loss(x.to(device), y.to(device), state, dtype=dtype)
+        total, targets, state = total + loss.value.double().item() * loss.targets, targets + loss.targets, loss.state
+    model.train(was_training)
+    return total / max(1, targets), targets
+
+
+def with_vocabulary(weights: dict[str, Tensor], sources: np.ndarray) -> dict[str, Tensor]:
+    """A language model's weights for another vocabulary: rows by token, the mean of the old rows for a new token, bias likewise.
+
+    `sources` has for each new token its old row, or -1.
+    """
+    new, known = dict(weights), torch.from_numpy(sources >= 0)
+    for name in ("encoder.embedding", "decoder_bias"):
+        if name in weights:
+            old = weights[name]
+            rows = old.mean(dim=0, keepdim=True).repeat(len(sources), *[1] * (old.dim() - 1))
+            rows[known] = old[torch.from_numpy(sources)[known]]
+            new[name] = rows
+    return new
+
+
+def layer_groups(model: LanguageModel) -> dict[str, list[nn.Parameter]]:
+    "Parameters by group, from the input to the output; the embedding is the decoder, hence last (as in the scripts)."
+    layers = {f"lstm_{i}": list(layer.parameters()) for i, layer in enumerate(model.encoder.layers, 1)}
+    bias = [] if model.decoder_bias is None else [model.decoder_bias]
+    return {**layers, "decoder": [model.encoder.embedding, *bias]}

@@ -1,0 +1,43 @@
+"""Class labels and probabilities for texts.
+
+    python -m ulmfit.predict runs/reviews --input new.csv --output labelled.csv
+    echo "I liked it." | python -m ulmfit.predict runs/reviews
+    python -m ulmfit.predict runs/imdb runs/imdb-bwd --input new.txt        (mean of a forward and a backward classifier)
+
+The output is a CSV: the label, then the probability of each class; rows in the order of the input. A text's prediction
+does not depend on the texts beside it. An empty text is predicted as the empty document.
+"""
+import sys
+from pathlib import Path
+from typing import Annotated
+
+from fastcore.script import call_parse
+
+from .corpus.readers import read_texts
+from .model import bundle
+from .model.bundle import device_and_dtype
+from .model.inference import documents, probabilities
+from .training.checkpoint import write_text
+from .training.records import csv_text
+
+
+@call_parse
+def main(
+    runs: Annotated[str, "classifier's run or bundle; of several, the mean of their probabilities", dict(nargs="+")],
+    input: str = "-",  # texts: a .csv or .tsv, a file with a text a line, or - for lines of standard input
+    output: str = "-",  # CSV to write, or - for standard output
+    text_column: str = "text",  # of a table; several: title+body
+    encoding: str = "utf-8",  # of the input
+    device: str = "auto",  # cpu, cuda, cuda:1 …
+    precision: str = "fp32",  # fp32 | bf16 | auto
+):
+    "Predict the class of texts."
+    where, dtype = device_and_dtype(device, precision)
+    bundles = [bundle.load(Path(r), bundle.CLASSIFIER).to(where) for r in ([runs] if isinstance(runs, (str, Path)) else runs)]
+    texts = read_texts(input, text_column, encoding)
+    classes, p = bundles[0].classes, probabilities(bundles, lambda b: documents(b, texts), dtype)
+    table = csv_text([dict(label=classes[row.argmax()]) | {c: f"{x:.6f}" for c, x in zip(classes, row)} for row in p], ["label", *classes])
+    if output == "-": sys.stdout.write(table)
+    else:
+        write_text(Path(output), table)
+        print(f"{len(texts):,} texts; labels and probabilities in {output}")

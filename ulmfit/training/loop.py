@@ -1,0 +1,172 @@
+"""The training loop, for every stage: it is handed batches and a loss and does not know what they come from.
+
+Everything that a run needs to continue is in one dictionary: where it is (epoch, step), weights, optimizer, the
+generator of the dropout masks, the hidden state that goes from window to window, the metrics so far and the best of them.
+"""
+import math, sys, time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Generator, nn
+from tqdm import tqdm
+
+from . import checkpoint
+from .freezing import Phase, Unfreezing
+from .optimizers import Optimization, averaged, build, end_with_averages, maybe_average, set_rate
+from .records import Run
+from .schedules import Schedule
+from .step import step
+
+
+@dataclass(frozen=True)
+class Training:
+    "When to look, stop and save."
+    max_steps: int = 0  # stop after so many steps, the schedule fitted to them (0: the epochs decide)
+    schedule_over: str = field(default="phase", metadata=dict(choices=("phase", "run")))  # one schedule a phase, or one for all: phase | run
+    patience: int = 0  # stop after so many epochs without a better validation (0: never)
+    keep_best: bool = True  # end with the weights of the best epoch on validation, not the last
+    checkpoint_minutes: float = 10.0  # save for continuation this often, and after every epoch
+    keep_checkpoint: bool = False  # leave the checkpoint when the run is finished
+
+
+@dataclass
+class Task:
+    "What is trained, on what."
+    model: nn.Module
+    groups: dict[str, list[nn.Parameter]]  # layer groups, from the input on
+    steps: Callable[[int], int]  # batches in an epoch
+    batches: Callable[[int, int], Iterator]  # (epoch, first batch): the epoch's batches from there
+    loss: Callable  # (batch, state, rng): objective, value, targets, state
+    evaluate: Callable[[], dict[str, float]]  # figures on validation
+    monitor: str  # the figure that says which epoch is best; lower is better
+    unit: str  # what is counted: tokens, documents
+    describe: Callable[[float], str]  # a batch's loss in the words of the progress bar
+    rate_factor: Callable = lambda batch: 1.0  # factor on the batch's rate (awd: window / bptt)
+
+
+@dataclass
+class Span:
+    "An epoch within the plan: its phase, and where the steps of its schedule begin and end."
+    phase: Phase
+    epoch: int
+    start: int  # number of its first step in the run
+    schedule_start: int
+    schedule_steps: int
+
+
+def spans(task: Task, phases: list[Phase], training: Training) -> list[Span]:
+    "The run's epochs in order, with the stretch that each one's schedule covers."
+    sizes = [[task.steps(sum(p.epochs for p in phases[:i]) + e) for e in range(phase.epochs)] for i, phase in enumerate(phases)]
+    total = sum(map(sum, sizes))
+    end = min(total, training.max_steps or total)
+    out, at, epoch = [], 0, 0
+    for phase, steps in zip(phases, sizes):
+        start = at
+        stop = min(end, start + sum(steps))
+        for n in steps:
+            if at >= end: break
+            whole = training.schedule_over == "run"
+            out.append(Span(phase, epoch, at, 0 if whole else start, end if whole else stop - start))
+            at, epoch = at + n, epoch + 1
+    return out
+
+
+def fit(task: Task, optimization: Optimization, schedule: Schedule, unfreezing: Unfreezing, training: Training, run: Run,
+        rng: Generator) -> dict:
+    """Train by the plan, with an evaluation after every epoch, and leave the model with the weights that it ends with.
+
+    Returns that epoch's row of the metrics, and tokens or documents per second of training.
+    """
+    model, optimizer = task.model, build(task.groups, optimization)
+    plan = spans(task, unfreezing.of(len(task.groups)), training)
+    end = training.max_steps or math.inf
+    total = int(min(end, sum(task.steps(s.epoch) for s in plan)))
+    at = dict(step=0, epoch=0, batch=0, carry=None, rows=[], best=None, lr=0.0, count=0, sum=0.0, seen=0, train_seconds=0.0, other_seconds=0.0)
+    if run.checkpoint.exists(): restore(checkpoint.load(run.checkpoint), at, model, optimizer, rng)
+    device = next(model.parameters()).device
+    bar = tqdm(total=total, initial=at["step"], unit="step", disable=not sys.stderr.isatty(), leave=False)
+    lap, saved = stopwatch(), time.monotonic()
+
+    for span in plan[at["epoch"]:]:
+        if stopped_early(at, training): break
+        freeze(task, span.phase)
+        model.train()
+        shape = replace(schedule, **{k: v for k in ("cut_frac", "ratio") if (v := getattr(span.phase, k)) is not None})
+        for batch in task.batches(span.epoch, at["batch"]):
+            if at["step"] >= end: break
+            t = at["step"] - span.schedule_start
+            at["lr"] = (span.phase.lr or optimization.lr) * shape.factor(t, span.schedule_steps)
+            set_rate(optimizer, at["lr"] * task.rate_factor(batch), shape.momentum(t, span.schedule_steps, optimization.beta1))
+            loss = task.loss(batch, to(at["carry"], device), rng)
+            value = step(loss, optimizer, optimization.clip, f"step {at['step'] + 1}, rate {at['lr']:.3g}")
+            at |= dict(carry=loss.state, step=at["step"] + 1, batch=at["batch"] + 1, count=at["count"] + loss.targets,
+                       sum=at["sum"] + value * loss.targets, seen=at["seen"] + loss.targets)
+            at["train_seconds"] += lap()
+            bar.update()
+            speed = f"{at['count'] / at['train_seconds']:,.0f} {task.unit}/s"
+            bar.set_postfix_str(f"epoch {span.epoch + 1}, {task.describe(value)}, {speed}", refresh=False)
+            if time.monotonic() - saved > 60 * training.checkpoint_minutes:
+                save(run, at, model, optimizer, rng)
+                saved = time.monotonic()
+        with averaged(optimizer):
+            figures = task.evaluate()
+            at["other_seconds"] += lap()
+            at["rows"].append(dict(step=at["step"], epoch=span.epoch + 1) | {task.unit: at["count"]} | dict(
+                lr=at["lr"], train_loss=at["sum"] / max(1, at["seen"]), **figures, seconds=round(at["train_seconds"] + at["other_seconds"], 3)))
+            if at["best"] is None or figures[task.monitor] < at["best"]["value"]:
+                at["best"] = dict(value=figures[task.monitor], row=len(at["rows"]) - 1)
+                if training.keep_best: checkpoint.save(run.best, model.state_dict())
+        maybe_average(optimizer, [r[task.monitor] for r in at["rows"]], optimization.nonmono)
+        at |= dict(epoch=at["epoch"] + 1, batch=0, carry=None, sum=0.0, seen=0)
+        save(run, at, model, optimizer, rng)
+        saved = time.monotonic()
+        run.metrics(at["rows"])
+        bar.write(f"epoch {span.epoch + 1}: " + ", ".join(f"{k} {at['rows'][-1][k]:.4g}" for k in ("train_loss", *figures, "seconds")), file=sys.stdout)
+    bar.close()
+
+    if training.keep_best: model.load_state_dict(checkpoint.load(run.best))
+    else: end_with_averages(optimizer)
+    chosen = at["rows"][at["best"]["row"] if training.keep_best else -1]
+    return chosen | {f"{task.unit}_per_second": at["count"] / max(1e-9, at["train_seconds"])}
+
+
+def freeze(task: Task, phase: Phase):
+    "Only the phase's groups learn; below the lowest of them no graph is built."
+    trained = phase.trained(len(task.groups))
+    for i, params in enumerate(task.groups.values()):
+        for p in params: p.requires_grad_(i in trained)
+
+
+def stopwatch() -> Callable[[], float]:
+    "A function that gives the seconds since it was last called."
+    last = time.monotonic()
+
+    def lap() -> float:
+        nonlocal last
+        now = time.monotonic()
+        last, passed = now, now - last
+        return passed
+    return lap
+
+
+def stopped_early(at: dict, training: Training) -> bool:
+    "Has validation not improved for `patience` epochs?"
+    return bool(training.patience and at["best"] and len(at["rows"]) - 1 - at["best"]["row"] >= training.patience)
+
+
+def to(carry, device: torch.device):
+    return None if carry is None else [tuple(s.to(device) for s in layer) for layer in carry]
+
+
+def save(run: Run, at: dict, model: nn.Module, optimizer: torch.optim.Optimizer, rng: Generator):
+    checkpoint.save(run.checkpoint, dict(at=at, model=model.state_dict(), optimizer=optimizer.state_dict(), rng=rng.get_state()))
+
+
+def restore(state: dict, at: dict, model: nn.Module, optimizer: torch.optim.Optimizer, rng: Generator):
+    "Put everything back where `save` found it."
+    at |= state["at"]
+    model.load_state_dict(state["model"])
+    optimizer.load_state_dict(state["optimizer"])
+    rng.set_state(state["rng"])
+    print(f"continuing at step {at['step']:,}")

@@ -1,0 +1,85 @@
+"""Optimizers are torch's; here they get the layer groups' rates, and NT-ASGD its trigger."""
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+from fastcore.script import CliError
+from torch import nn
+from torch.optim import ASGD, SGD, Adam, AdamW, Optimizer
+
+NOT_YET = 1e12  # torch's ASGD averages from step t0 on: never
+
+
+@dataclass(frozen=True)
+class Optimization:
+    "How weights move."
+    optimizer: str = "adam"  # adam (L2 decay) | adamw (decoupled) | sgd | ntasgd
+    lr: float = 0.004  # of the last group, at its highest
+    beta1: float = 0.7  # Adam's first beta (the paper's)
+    beta2: float = 0.99
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+    decay_vectors: bool = True  # weight decay on biases and norms too
+    clip: float = 0.0  # highest norm of the gradient (0: any)
+    discriminative: float = 1.0  # rate of a group over that of the group below it (the paper's 2.6)
+    rates: list = field(default_factory=list)  # or each group's factor, from the input on: [0.17, 0.33, 1, 0.5]
+    nonmono: int = 5  # ntasgd: evaluations without a better one before averaging begins
+
+
+def group_factors(o: Optimization, groups: int) -> list[float]:
+    "Discriminative fine-tuning (section 3.2): each group's factor on the rate."
+    if o.rates and len(o.rates) != groups: raise CliError(f"--rates has {len(o.rates)} factors, the model has {groups} groups")
+    return o.rates or [o.discriminative ** (i + 1 - groups) for i in range(groups)]
+
+
+def build(groups: dict[str, list[nn.Parameter]], o: Optimization) -> Optimizer:
+    "The optimizer; each of its groups has a `factor` that the loop multiplies the rate by."
+    parts = []
+    for params, factor in zip(groups.values(), group_factors(o, len(groups))):
+        matrices, vectors = [p for p in params if p.dim() > 1], [p for p in params if p.dim() <= 1]
+        parts += [dict(params=ps, factor=factor, weight_decay=o.weight_decay if decays else 0.0)
+                  for ps, decays in ((matrices, True), (vectors, o.decay_vectors)) if ps]
+    kinds = dict(adam=lambda: Adam(parts, o.lr, (o.beta1, o.beta2), o.eps, fused=True),
+                 adamw=lambda: AdamW(parts, o.lr, (o.beta1, o.beta2), o.eps, fused=True),
+                 sgd=lambda: SGD(parts, o.lr),
+                 ntasgd=lambda: ASGD(parts, o.lr, lambd=0.0, alpha=0.0, t0=NOT_YET))
+    if o.optimizer not in kinds: raise CliError(f"no optimizer is called {o.optimizer!r}; there are: {', '.join(kinds)}")
+    return kinds[o.optimizer]()
+
+
+def set_rate(optimizer: Optimizer, lr: float, beta1: float):
+    "The rate of this step, group by group, and Adam's first beta."
+    for g in optimizer.param_groups:
+        g["lr"] = lr * g["factor"]
+        if "betas" in g: g["betas"] = (beta1, g["betas"][1])
+
+
+def averaging(optimizer: Optimizer) -> bool: return isinstance(optimizer, ASGD) and optimizer.param_groups[0]["t0"] < NOT_YET
+
+
+def maybe_average(optimizer: Optimizer, losses: list[float], nonmono: int):
+    "NT-ASGD's trigger (Merity et al. 2018, algorithm 1): average from here on if the last loss is worse than the best of those `nonmono` ago."
+    if isinstance(optimizer, ASGD) and not averaging(optimizer) and len(losses) > nonmono and losses[-1] > min(losses[:-nonmono]):
+        steps = max(float(s["step"]) for s in optimizer.state.values())
+        for g in optimizer.param_groups: g["t0"] = steps
+
+
+@contextmanager
+def averaged(optimizer: Optimizer) -> Iterator[None]:
+    "The averaged weights for the while; without averaging, nothing changes."
+    if not averaging(optimizer): yield; return
+    params = [p for g in optimizer.param_groups for p in g["params"] if "ax" in optimizer.state[p]]
+    own = [p.detach().clone() for p in params]
+    with torch.no_grad():
+        for p in params: p.copy_(optimizer.state[p]["ax"])
+        try: yield
+        finally:
+            for p, w in zip(params, own): p.copy_(w)
+
+
+@torch.no_grad()
+def end_with_averages(optimizer: Optimizer):
+    "Put the averaged weights, if there are any, in the place of the last ones."
+    if averaging(optimizer):
+        for p, state in optimizer.state.items(): p.copy_(state["ax"])

@@ -1,0 +1,84 @@
+"""What a run leaves behind: a folder with run.json, metrics.csv, the model, and while it lasts a checkpoint."""
+import csv, io, json, platform, resource, subprocess
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from fastcore.script import CliError
+
+from .. import __version__
+from .checkpoint import write_text
+
+PACKAGES = ("torch", "numpy", "fastcore", "safetensors")
+
+
+def commit() -> str | None:
+    "The commit of the code that runs, `+` if it is changed; None outside a repository."
+    def git(*args): return subprocess.run(["git", *args], cwd=Path(__file__).parent, capture_output=True, text=True)
+    head = git("rev-parse", "HEAD")
+    return head.stdout.strip() + ("+" if git("status", "--porcelain", "-uno").stdout else "") if head.returncode == 0 else None
+
+
+def peak_memory(device: torch.device) -> int:
+    "Bytes: of the device where it is a GPU, else resident memory of the process, at their highest."
+    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def csv_text(rows: list[dict], columns: list[str] | None = None) -> str:
+    "Rows as CSV; columns as given, or in order of first appearance."
+    out = io.StringIO()
+    writer = csv.DictWriter(out, columns or list(dict.fromkeys(k for r in rows for k in r)), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return out.getvalue()
+
+
+class Run:
+    "A run's folder. Opening it again with the same settings continues it, or finds it finished."
+    def __init__(self, folder: Path, stage: str, blocks: list, seed: int, device: torch.device, **about):
+        self.folder = Path(folder)
+        settings = {k: v for b in blocks for k, v in asdict(b).items()}
+        self.record = json.loads(json.dumps(dict(stage=stage, settings=settings, seed=seed, **about)))
+        old = self._read()
+        if old is not None:
+            for part in ("stage", "settings", "seed", *about):
+                if old.get(part) != self.record[part]: raise CliError(f"{self.folder} holds another run ({difference(part, old.get(part), self.record[part])}); "
+                                                                      "give another --out, or remove the folder")
+        self.result = None if old is None else old.get("result")
+        self.record |= dict(device=str(device), machine=platform.processor() or platform.machine(), threads=torch.get_num_threads(),
+                            versions=dict(python=platform.python_version(), ulmfit=__version__) | {p: version(p) for p in PACKAGES}, commit=commit())
+        if self.result is None: self.write()
+
+    def _read(self) -> dict | None:
+        path = self.folder / "run.json"
+        if not path.exists(): return None
+        try: return json.loads(path.read_text())
+        except ValueError: raise CliError(f"{path} is damaged; remove the folder {self.folder} to begin again") from None
+
+    @property
+    def checkpoint(self) -> Path: return self.folder / "checkpoint" / "state.pt"
+    @property
+    def best(self) -> Path: return self.folder / "checkpoint" / "best.pt"
+    @property
+    def model(self) -> Path: return self.folder / "model"
+
+    def write(self): write_text(self.folder / "run.json", json.dumps(self.record, indent=1, ensure_ascii=False) + "\n")
+
+    def metrics(self, rows: list[dict]): write_text(self.folder / "metrics.csv", csv_text(rows))
+
+    def finish(self, figures: dict, result: dict, keep_checkpoint: bool = False):
+        "Record the result; the checkpoint has done its work."
+        self.result = result
+        self.record |= dict(seconds=figures["seconds"], best_epoch=figures["epoch"], result=result)
+        self.write()
+        if not keep_checkpoint:
+            for path in (self.checkpoint, self.best): path.unlink(missing_ok=True)
+            if self.checkpoint.parent.exists(): self.checkpoint.parent.rmdir()
+
+
+def difference(name: str, old, new) -> str:
+    "Where two values differ, in words."
+    if isinstance(old, dict) and isinstance(new, dict):
+        return ", ".join(difference(k, old.get(k), new.get(k)) for k in sorted({*old, *new}) if old.get(k) != new.get(k))
+    return f"{name}: {old} there, {new} here"

@@ -1,0 +1,61 @@
+"""Settings: frozen dataclasses whose fields are a stage's flags; a preset is a file of values for them.
+
+A flag on the command line wins over the preset, the preset over the field's default.
+"""
+import argparse, inspect, json, tomllib
+from collections.abc import Sequence
+from dataclasses import MISSING, fields
+from pathlib import Path
+from typing import Annotated, get_args, get_type_hints
+
+from fastcore.docments import docments
+from fastcore.script import CliError
+
+PRESETS = Path(__file__).parents[2] / "experiments" / "presets"
+
+
+def default_of(field):
+    "A dataclass field's default value."
+    return field.default if field.default_factory is MISSING else field.default_factory()
+
+
+def flags(*blocks: type):
+    "Decorator: gives a `main(…, **given)` a flag for each field of the settings classes `blocks`; one not given is None."
+    def add(main):
+        own = [p for p in inspect.signature(main).parameters.values() if p.kind != p.VAR_KEYWORD]
+        extra = []
+        for block in blocks:
+            docs, types = docments(block), get_type_hints(block)
+            for field in fields(block):
+                kind, default = types[field.name], default_of(field)
+                how = {}
+                if kind is bool: how = dict(action=argparse.BooleanOptionalAction)
+                elif kind is list: kind, how = json.loads, dict(metavar="(json)")
+                elif get_args(kind): kind = get_args(kind)[0]
+                help = f"{docs[field.name] or ''} ({default})".replace("%", "%%")
+                extra.append(inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind, help, how]))
+        main.__signature__ = inspect.signature(main).replace(parameters=own + extra)
+        main.__annotations__ |= {p.name: p.annotation for p in extra}
+        return main
+    return add
+
+
+def preset(name: str, stage: str) -> dict:
+    "The values that a preset (a name, or a TOML file) has for a stage."
+    path = PRESETS / f"{name}.toml" if not name.endswith(".toml") else Path(name)
+    if not path.is_file(): raise CliError(f"no preset is called {name!r}; there are: {', '.join(sorted(p.stem for p in PRESETS.glob('*.toml')))}")
+    try: return tomllib.loads(path.read_text()).get(stage, {})
+    except tomllib.TOMLDecodeError as e: raise CliError(f"{path}: {e}") from None
+
+
+def choose(blocks: Sequence[type], values: dict, given: dict) -> list:
+    "An instance of each settings class: `given` where it is not None, else the preset's `values`, else the default."
+    known = {f.name for b in blocks for f in fields(b)}
+    if unknown := set(values) - known: raise CliError(f"the preset sets {', '.join(sorted(unknown))}, which this stage does not know")
+    merged = values | {k: v for k, v in given.items() if v is not None}
+    for block in blocks:
+        for f in fields(block):
+            allowed = f.metadata.get("choices")
+            if allowed and merged.get(f.name, f.default) not in allowed:
+                raise CliError(f"--{f.name.replace('_', '-')} {merged[f.name]!r} is not one of: {', '.join(allowed)}")
+    return [b(**{f.name: merged[f.name] for f in fields(b) if f.name in merged}) for b in blocks]

@@ -1,0 +1,21 @@
+"""One optimisation step, the same for every stage."""
+import math
+
+from fastcore.script import CliError
+from torch.nn.utils import clip_grad_norm_
+from torch.optim import Optimizer
+
+
+def step(loss, optimizer: Optimizer, clip: float, where: str) -> float:
+    """Backward pass, clipping, update; a loss or gradient that is not finite ends the run before it touches a weight.
+
+    Returns the loss without penalties.
+    """
+    loss.objective.backward()
+    params = [p for g in optimizer.param_groups for p in g["params"] if p.grad is not None]
+    norm = clip_grad_norm_(params, clip or math.inf, foreach=True)
+    if not math.isfinite(value := float(loss.objective.detach())) or not math.isfinite(float(norm)):
+        raise CliError(f"{where}: loss {value:.4g}, gradient norm {float(norm):.4g}: the run has diverged; lower --lr or set --clip")
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return float(loss.value)
