@@ -47,7 +47,7 @@ class DocumentBatches:
         if self.shuffle:
             rng = np.random.default_rng([self.seed, epoch, 3])
             pools = np.array_split(rng.permutation(n), max(1, -(-n // (50 * self.batch))))
-            batches = [b for p in pools for b in np.array_split(p[np.argsort(lengths[p], kind="stable")], max(1, -(-len(p) // self.batch)))]
+            batches = [b for p in pools for b in np.array_split(p[np.argsort(lengths[p], kind="stable")], max(1, min(-(-len(p) // self.batch), len(p) // 2)))]
             return [batches[i] for i in rng.permutation(len(batches))]
         batches, order = [], np.argsort(-lengths, kind="stable")  # longest first: what does not fit into memory fails at once
         while len(order):

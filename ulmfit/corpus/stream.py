@@ -70,7 +70,7 @@ class LanguageModelStream:
         for k, length in enumerate(self.lengths(epoch)):
             if k >= start:
                 column = np.arange(at, at + length + 1)[:, None]
-                position = np.minimum(self.column_start + np.minimum(column, self.column_length), self.tokens - 1)
+                position = np.minimum(self.column_start + column, self.tokens - 1)
                 doc = np.searchsorted(ends, position, side="right")
                 offset = position - (ends[doc] - sizes[doc])
                 # backwards, a document keeps its first token (the start marker) and reverses the others

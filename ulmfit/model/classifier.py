@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
+from fastcore.script import CliError
 from torch import Generator, Tensor, nn
 
 from .dropout import dropout
@@ -22,6 +23,9 @@ class Reading:
     bptt: int = 70  # tokens a window
     max_length: int = 1400  # tokens at a document's end that are pooled and learnt from; what is before only carries state
     detach_windows: bool = True  # no gradient across window borders, as in every implementation
+
+    def __post_init__(self):
+        if self.max_length < self.bptt: raise CliError(f"--max-length {self.max_length} is less than a window; give at least --bptt {self.bptt}")
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ from torch import Generator, Tensor
 
 def mask(shape: tuple[int, ...], p: float, like: Tensor, rng: Generator | None = None) -> Tensor:
     "Zeros with probability `p`, else 1/(1-p): multiplying by it keeps the mean."
-    return torch.empty(shape, dtype=like.dtype, device=like.device).bernoulli_(1 - p, generator=rng).div_(1 - p)
+    kept = torch.empty(shape, dtype=like.dtype, device=like.device).bernoulli_(1 - p, generator=rng)
+    return kept.div_(1 - p) if p < 1 else kept
 
 
 def dropout(x: Tensor, p: float, rng: Generator | None = None) -> Tensor:

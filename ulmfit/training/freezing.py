@@ -60,10 +60,11 @@ def gradual(epochs: int, groups: int) -> list[Phase]:
 
 def scripts(epochs: int, groups: int) -> list[Phase]:
     "The authors' scripts: last, last two, then all, each with its own triangle (8 and 1/3, then 1/8)."
-    return [Phase(1, last=1, cut_frac=1 / 3, ratio=8), Phase(1, last=2, cut_frac=1 / 3, ratio=8), Phase(max(1, epochs - 2), cut_frac=1 / 8, ratio=8)]
+    steps = [Phase(1, last=n, cut_frac=1 / 3, ratio=8) for n in (1, 2)][:epochs]
+    return [*steps, Phase(epochs - len(steps), cut_frac=1 / 8, ratio=8)]
 
 
 def chain_thaw(epochs: int, groups: int) -> list[Phase]:
     "Chain-thaw (Felbo et al. 2017): the new layer, then each layer alone from the first on, then all."
-    alone = [Phase(1, only=groups - 1), *(Phase(1, only=n) for n in range(groups - 1))]
-    return [*alone, Phase(max(1, epochs - len(alone)))]
+    alone = [Phase(1, only=groups - 1), *(Phase(1, only=n) for n in range(groups - 1))][:epochs]
+    return [*alone, Phase(epochs - len(alone))]

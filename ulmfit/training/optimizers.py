@@ -53,6 +53,8 @@ def set_rate(optimizer: Optimizer, lr: float, beta1: float):
     for g in optimizer.param_groups:
         g["lr"] = lr * g["factor"]
         if "betas" in g: g["betas"] = (beta1, g["betas"][1])
+        for p in g["params"]:  # torch's ASGD has the rate of the step before in its state
+            if "eta" in (state := optimizer.state.get(p, {})): state["eta"].fill_(g["lr"])
 
 
 def averaging(optimizer: Optimizer) -> bool: return isinstance(optimizer, ASGD) and optimizer.param_groups[0]["t0"] < NOT_YET
@@ -60,16 +62,17 @@ def averaging(optimizer: Optimizer) -> bool: return isinstance(optimizer, ASGD) 
 
 def maybe_average(optimizer: Optimizer, losses: list[float], nonmono: int):
     "NT-ASGD's trigger (Merity et al. 2018, algorithm 1): average from here on if the last loss is worse than the best of those `nonmono` ago."
-    if isinstance(optimizer, ASGD) and not averaging(optimizer) and len(losses) > nonmono and losses[-1] > min(losses[:-nonmono]):
+    *past, last = losses
+    if isinstance(optimizer, ASGD) and not averaging(optimizer) and len(past) > nonmono and last > min(past[:len(past) - nonmono]):
         steps = max(float(s["step"]) for s in optimizer.state.values())
-        for g in optimizer.param_groups: g["t0"] = steps
+        for g in optimizer.param_groups: g["t0"] = steps - 1
 
 
 @contextmanager
 def averaged(optimizer: Optimizer) -> Iterator[None]:
     "The averaged weights for the while; without averaging, nothing changes."
     if not averaging(optimizer): yield; return
-    params = [p for g in optimizer.param_groups for p in g["params"] if "ax" in optimizer.state[p]]
+    params = [p for g in optimizer.param_groups for p in g["params"] if "ax" in optimizer.state.get(p, {})]
     own = [p.detach().clone() for p in params]
     with torch.no_grad():
         for p in params: p.copy_(optimizer.state[p]["ax"])
