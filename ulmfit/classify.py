@@ -54,7 +54,9 @@ def main(
     **given,
 ):
     "Stage 3: fine-tune a classifier on a language model."
-    blocks = choose(SETTINGS, read_preset(preset, "classify"), given)
+    values = read_preset(preset, "classify")
+    other = values.pop("from_scratch", {})  # what a preset wants otherwise where nothing is transferred
+    blocks = choose(SETTINGS, values | (other if from_scratch or model == "none" else {}), given)
     dropouts, regularization, reading, head, batching, optimization, schedule, unfreezing, training, architecture, vocab_settings, text = blocks
     where, dtype = device_and_dtype(device, precision)
     split_seed = seed if split_seed is None else split_seed

@@ -6,7 +6,7 @@ target's texts are for testing; the general corpus leaves them out, so no langua
 """
 import ast, hashlib, importlib.util, inspect, re, sys, sysconfig, warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -15,12 +15,15 @@ GENERAL = ("stdlib", "numpy", "pandas", "torch", "spacy", "thinc", "sklearn", "s
            "fastcore", "hypothesis", "pydantic", "rich", "typer", "requests", "httpx", "jinja2", "fsspec", "tqdm", "pytest",
            "_pytest", "pip", "setuptools", "click", "packaging", "safetensors", "numba", "matplotlib")
 TARGETS = ("stdlib", "pandas", "torch", "scipy", "sympy", "networkx")
-MIN_WORDS, MAX_WORDS = 12, 400
-MAX_TARGET_TEXTS = 1200  # of a library, so that no class outweighs the others
+WORDS = (12, 400)  # length of a text of the general domain
+TASK_WORDS = (8, 60)  # and of the task: what a thing is, said in a sentence or two
+MAX_TARGET_TEXTS = 1500  # of a library, so that no class outweighs the others
 _give_away = re.compile(r"\b(?:python|numpy|np|scipy|sp|pandas|pd|pytorch|torch|aten|sklearn|scikit[- ]?learn|scikit|sympy|networkx|nx|"
                         r"numpydoc|ndarrays?|ufuncs?|dataframes?)\b", re.IGNORECASE)
 _code = re.compile(r"^\s*(?:>>>|\.\.\.|In \[|Out\[).*\n?|``?[^`\n]*``?", re.MULTILINE)
 _examples = re.compile(r"^\s*Examples?:?:?\s*(\n\s*[-=~]{3,}\s*)?$", re.MULTILINE)  # from here on it is code
+_section = re.compile(r"^\s*\S.*\n\s*[-=~]{3,}\s*$|^\s*(?:Args|Arguments|Returns|Parameters|Raises|Keyword|Attributes)[^\n]*:\s*$|"
+                      r"^\s*:param|^\s*\.\. ", re.MULTILINE)
 
 
 def sources(library: str) -> Iterator[Path]:
@@ -59,8 +62,8 @@ def prose(text: str) -> str:
 
 
 def description(text: str) -> str:
-    "A docstring's prose with the libraries' own names masked."
-    return _give_away.sub("library", text)
+    "What a docstring says before its first section, with the libraries' own names masked."
+    return _give_away.sub("library", _section.split(prose(text), 1)[0]).strip()
 
 
 def key(text: str) -> bytes: return hashlib.sha256(" ".join(text.lower().split()).encode("utf-8", "replace")).digest()
@@ -71,27 +74,27 @@ def is_test(text: str) -> bool:
     return key(description(text))[0] < 64
 
 
-def texts(libraries: Iterable[str], of=prose) -> Iterator[tuple[str, str]]:
+def texts(libraries: Iterable[str], of: Callable[[str], str], words: tuple[int, int]) -> Iterator[tuple[str, str]]:
     "(library, text): the distinct texts of a fair length; files are parsed by all cores."
     seen: set[bytes] = set()
     with ProcessPoolExecutor() as pool:
         for library in libraries:
             for found in pool.map(docstrings, sources(library), chunksize=16):
                 for text in map(of, found):
-                    if MIN_WORDS <= len(text.split()) <= MAX_WORDS and (k := key(text)) not in seen:
+                    if words[0] <= len(text.split()) <= words[1] and (k := key(text)) not in seen:
                         seen.add(k)
                         yield library, text.encode("utf-8", "replace").decode()
 
 
 def read_general() -> Iterator[tuple[str, tuple[str, None]]]:
     "(split, document) of the general domain."
-    for library, text in texts(GENERAL):
+    for library, text in texts(GENERAL, prose, WORDS):
         if library not in TARGETS or not is_test(text): yield "train", (text, None)
 
 
 def read_task() -> Iterator[tuple[str, tuple[str, str]]]:
     "(split, document) of the task, each document with its library."
-    found = sorted(texts(TARGETS, lambda t: description(prose(t))), key=lambda pair: key(pair[1])[1:])
+    found = sorted(texts(TARGETS, description, TASK_WORDS), key=lambda pair: key(pair[1])[1:])
     taken = Counter()
     for library, text in found:
         taken[library] += 1
