@@ -48,18 +48,20 @@ def main(
     heading(f"3  fine-tune a classifier, with transfer and from scratch, {seeds} seeds each")
     errors = {"ULMFiT": [], "from scratch": [], "LM features + logistic regression": [], "bag of words + logistic regression": []}
     lm = bundle.load(out / "finetune_lm")
-    splits = with_held_out(prepared(dataset, "classification", Tokenizer.from_dict(lm.tokenizer)).words(lm.vocab), "valid", 0.1, 0)
+    data = prepared(dataset, "classification", Tokenizer.from_dict(lm.tokenizer))
+    all_words = with_held_out(data.splits, "valid", 0.1, 0)
+    known_words = {s: docs.through(lm.vocab.table(data.lexicon)) for s, docs in all_words.items()}
     for seed in range(seeds):
         for name, scratch in (("ULMFiT", False), ("from scratch", True)):
             run = out / f"{'scratch' if scratch else 'transfer'}-{seed}"
             classify(dataset=dataset, model=str(out / "finetune_lm"), preset=preset, out=run, from_scratch=scratch, seed=seed, split_seed=0)
             errors[name].append(test_error(run))
         labels = json.loads((run / "run.json").read_text())["result"]["labelled"]
-        train = splits["train"].select(sample_labelled(splits["train"], labels, seed))
-        errors["LM features + logistic regression"].append(features_error(lm, train, splits["test"]))
-        errors["bag of words + logistic regression"].append(bag_of_words_error(train, splits["test"]))
+        rows = sample_labelled(all_words["train"], labels, seed)
+        errors["LM features + logistic regression"].append(features_error(lm, known_words["train"].select(rows), known_words["test"]))
+        errors["bag of words + logistic regression"].append(bag_of_words_error(all_words["train"].select(rows), all_words["test"]))
 
-    heading(f"test error, {labels} labelled texts, {len(lm.vocab):,} words, {len(splits['test']):,} texts for testing")
+    heading(f"test error, {labels} labelled texts, {len(all_words['test']):,} texts for testing")
     rows = [dict(method=name, test_error=f"{mean(e):.2f}", stdev=f"{stdev(e) if len(e) > 1 else 0:.2f}", seeds=len(e)) for name, e in errors.items()]
     write_text(out / "table.csv", csv_text(rows))
     print(f"\n  {'':36}  test error (%)\n" + "\n".join(f"  {r['method']:36}  {r['test_error']:>6} ± {r['stdev']}" for r in rows))

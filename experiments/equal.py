@@ -23,7 +23,7 @@ from ulmfit.pretrain import main as pretrain
 
 WORK, RESULT = Path(__file__).parent / "work" / "equal", Path(__file__).parent / "results" / "equal.json"
 PEER = [".venv-peers/bin/python", "experiments/peer_fastai.py"]
-SETTINGS = dict(emb=100, hidden=200, layers=2, batch=32, bptt=70, steps=300, lr=5e-3, beta1=0.8, beta2=0.99, eps=1e-8, weight_decay=0.0, clip=0.25,
+SETTINGS = dict(emb=100, hidden=200, layers=2, batch=32, bptt=70, steps=200, lr=5e-3, beta1=0.8, beta2=0.99, eps=1e-8, weight_decay=0.0, clip=0.25,
                 alpha=2.0, beta=1.0, dropouts=dict(output=0.1, hidden=0.15, input=0.25, embedding=0.02, weight=0.2), schedule="one_cycle",
                 pct_start=0.25, div=25.0, div_final=1e5, bias=True, ar_on="dropped")
 SEEDS = (0, 1, 2)
@@ -70,7 +70,7 @@ def theirs(seed: int) -> dict:
     return json.loads(out.read_text())
 
 
-@call_parse
+@call_parse(pos=["what"])
 def main(
     what: str = "both",  # logits | train | both
 ):

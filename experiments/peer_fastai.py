@@ -149,7 +149,6 @@ def peak_rss_bytes():
 
 def train(args):
     """Train and evaluate fastai's language model and write the result."""
-    torch.set_num_threads(2)
     settings = json.loads(Path(args.settings).read_text())
     set_seed(args.seed)
     sizes = (settings[key] for key in ("vocab", "emb", "hidden", "layers", "bias", "dropouts"))
