@@ -1,4 +1,4 @@
-"""What transfer has to be measured against: a bag of words, and the language model's frozen features under a linear classifier."""
+"""What transfer is measured against: linear classifiers on a bag of words and on a language model's frozen features."""
 import numpy as np
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
@@ -17,8 +17,9 @@ def unigrams_and_bigrams(ids: np.ndarray) -> list[str]:
 
 
 def bag_of_words_error(train: Documents, test: Documents) -> float:
-    "Test error (percent) of logistic regression on tf-idf of words and pairs of words; its strength chosen by cross-validation."
-    return linear_error(TfidfVectorizer(analyzer=unigrams_and_bigrams, sublinear_tf=True), [train[i] for i in range(len(train))], train.targets,
+    "Test error (percent) of logistic regression on tf-idf of words and pairs; its strength chosen by cross-validation."
+    return linear_error(TfidfVectorizer(analyzer=unigrams_and_bigrams, sublinear_tf=True),
+                        [train[i] for i in range(len(train))], train.targets,
                         [test[i] for i in range(len(test))], test.targets, strengths=(1, 10, 100))
 
 
@@ -27,11 +28,15 @@ def features_error(language_model: Bundle, train: Documents, test: Documents, la
     def of(docs: Documents) -> np.ndarray:
         found = dict(vectors(language_model, docs, layer, Reading(), language_model.model.encoder.embedding.dtype))
         return np.stack([found[i] for i in range(len(docs))])
-    return linear_error(StandardScaler(), of(train), train.targets, of(test), test.targets, strengths=(0.001, 0.01, 0.1))
+    return linear_error(StandardScaler(), of(train), train.targets, of(test), test.targets,
+                        strengths=(0.001, 0.01, 0.1))
 
 
 def linear_error(features, x, y, x_test, y_test, strengths) -> float:
-    "Test error of logistic regression on `features`, its inverse penalty the best of `strengths` by 4-fold cross-validation on the training documents."
+    """Test error of logistic regression on `features`.
+
+    Its inverse penalty is the best of `strengths` by 4-fold cross-validation on the training documents.
+    """
     folds = np.arange(len(y)) % 4
 
     def score(c: float) -> float:

@@ -2,8 +2,9 @@
 
     make demo
 
-Pretrains on the docstrings of the installed libraries, fine-tunes on the texts of some of them, and tells from a sentence
-or two which library they document. Each seed draws other labelled documents. Figures go to runs/demo/table.csv.
+Pretrains on the docstrings of the installed libraries, fine-tunes on the texts of some of them, and tells from a
+sentence or two which library they document. Each seed draws other labelled documents. Figures go to
+runs/demo/table.csv.
 """
 import json, shutil, time
 from pathlib import Path
@@ -46,7 +47,8 @@ def main(
     heading("2  fine-tune it on the target's text")
     finetune_lm(dataset=dataset, model=out / "pretrain", preset=preset, out=out / "finetune_lm")
     heading(f"3  fine-tune a classifier, with transfer and from scratch, {seeds} seeds each")
-    errors = {"ULMFiT": [], "from scratch": [], "LM features + logistic regression": [], "bag of words + logistic regression": []}
+    errors = {"ULMFiT": [], "from scratch": [], "LM features + logistic regression": [],
+              "bag of words + logistic regression": []}
     lm = bundle.load(out / "finetune_lm")
     data = prepared(dataset, "classification", Tokenizer.from_dict(lm.tokenizer))
     all_words = with_held_out(data.splits, "valid", 0.1, 0)
@@ -54,15 +56,21 @@ def main(
     for seed in range(seeds):
         for name, scratch in (("ULMFiT", False), ("from scratch", True)):
             run = out / f"{'scratch' if scratch else 'transfer'}-{seed}"
-            classify(dataset=dataset, model=str(out / "finetune_lm"), preset=preset, out=run, from_scratch=scratch, seed=seed, split_seed=0)
+            classify(dataset=dataset, model=str(out / "finetune_lm"), preset=preset, out=run, from_scratch=scratch,
+                     seed=seed, split_seed=0)
             errors[name].append(test_error(run))
         labels = json.loads((run / "run.json").read_text())["result"]["labelled"]
         rows = sample_labelled(all_words["train"], labels, seed)
-        errors["LM features + logistic regression"].append(features_error(lm, known_words["train"].select(rows), known_words["test"]))
-        errors["bag of words + logistic regression"].append(bag_of_words_error(all_words["train"].select(rows), all_words["test"]))
+        errors["LM features + logistic regression"].append(
+            features_error(lm, known_words["train"].select(rows), known_words["test"]))
+        errors["bag of words + logistic regression"].append(
+            bag_of_words_error(all_words["train"].select(rows), all_words["test"]))
 
     heading(f"test error, {labels} labelled texts, {len(all_words['test']):,} texts for testing")
-    rows = [dict(method=name, test_error=f"{mean(e):.2f}", stdev=f"{stdev(e) if len(e) > 1 else 0:.2f}", seeds=len(e)) for name, e in errors.items()]
+    rows = [dict(method=name, test_error=f"{mean(e):.2f}", stdev=f"{stdev(e) if len(e) > 1 else 0:.2f}", seeds=len(e))
+            for name, e in errors.items()]
     write_text(out / "table.csv", csv_text(rows))
-    print(f"\n  {'':36}  test error (%)\n" + "\n".join(f"  {r['method']:36}  {r['test_error']:>6} ± {r['stdev']}" for r in rows))
-    print(f"\nin {time.monotonic() - began:.0f} seconds; next, your own: make classify DATASET=texts.csv   (README, Your own data)")
+    lines = (f"  {r['method']:36}  {r['test_error']:>6} ± {r['stdev']}" for r in rows)
+    print(f"\n  {'':36}  test error (%)\n" + "\n".join(lines))
+    print(f"\nin {time.monotonic() - began:.0f} seconds; "
+          "next, your own: make classify DATASET=texts.csv   (README, Your own data)")

@@ -26,16 +26,20 @@ from .baselines import bag_of_words_error, features_error
 
 RESULT = Path(__file__).parent / "results" / "small.csv"
 DATASETS = dict(trec=dict(finetune=dict(epochs=8, batch=8), classify={}, seeds=(0, 1, 2)),
-                imdb=dict(finetune=dict(epochs=1, max_steps=900), classify=dict(labelled=2000, max_length=350, epochs=6, valid_fraction=0.04), seeds=(0,)))
+                imdb=dict(finetune=dict(epochs=1, max_steps=900),
+                          classify=dict(labelled=2000, max_length=350, epochs=6, valid_fraction=0.04), seeds=(0,)))
 
 
 def figures(run: Path, dataset: str, method: str) -> dict:
     "A row of the table from what the run recorded."
     record = json.loads((run / "run.json").read_text())
     result = record["result"]
-    kept = ("valid_perplexity", "valid_error", "test_error", "labelled", "train_tokens", "tokens_per_second", "documents_per_second")
-    return dict(dataset=dataset, method=method, seed=record["seed"]) | {k: round(result[k], 3) for k in kept if k in result} | dict(
-        seconds=round(record["seconds"]), peak_memory_mib=result["peak_memory_bytes"] >> 20, dtype=record["dtype"], commit=(record["commit"] or "")[:12])
+    kept = ("valid_perplexity", "valid_error", "test_error", "labelled", "train_tokens", "tokens_per_second",
+            "documents_per_second")
+    numbers = {k: round(result[k], 3) for k in kept if k in result}
+    return dict(dataset=dataset, method=method, seed=record["seed"]) | numbers | dict(
+        seconds=round(record["seconds"]), peak_memory_mib=result["peak_memory_bytes"] >> 20, dtype=record["dtype"],
+        commit=(record["commit"] or "")[:12])
 
 
 @call_parse
@@ -49,15 +53,16 @@ def main(
     rows = [figures(out / "pretrain", "wikitext-2", "pretrain")]
     for name in only.split(","):
         about = DATASETS[name]
-        finetune_lm(dataset=name, model=out / "pretrain", preset="small", out=out / f"{name}-lm", precision=precision, **about["finetune"])
+        finetune_lm(dataset=name, model=out / "pretrain", preset="small", out=out / f"{name}-lm",
+                    precision=precision, **about["finetune"])
         rows.append(figures(out / f"{name}-lm", name, "finetune_lm"))
         lm = bundle.load(out / f"{name}-lm")
         data = prepared(name, "classification", Tokenizer.from_dict(lm.tokenizer))
         for seed in about["seeds"]:
             for method, scratch in (("ULMFiT", False), ("from scratch", True)):
                 run = out / f"{name}-{'scratch' if scratch else 'transfer'}-{seed}"
-                classify(dataset=name, model=str(out / f"{name}-lm"), preset="small", out=run, seed=seed, split_seed=0, from_scratch=scratch,
-                         precision=precision, **about["classify"])
+                classify(dataset=name, model=str(out / f"{name}-lm"), preset="small", out=run, seed=seed,
+                         split_seed=0, from_scratch=scratch, precision=precision, **about["classify"])
                 rows.append(figures(run, name, method))
             fraction = json.loads((run / "run.json").read_text())["settings"]["valid_fraction"]
             all_words = with_held_out(data.splits, "valid", fraction, 0)
@@ -65,7 +70,9 @@ def main(
             labelled = about["classify"].get("labelled")
             if labelled: train = train.select(sample_labelled(train, labelled, seed))
             known, test = (d.through(lm.vocab.table(data.lexicon)) for d in (train, all_words["test"]))
-            rows.append(dict(dataset=name, method="bag of words + logistic regression", seed=seed, test_error=round(bag_of_words_error(train, all_words["test"]), 3)))
-            rows.append(dict(dataset=name, method="LM features + logistic regression", seed=seed, test_error=round(features_error(lm, known, test), 3)))
+            rows.append(dict(dataset=name, method="bag of words + logistic regression", seed=seed,
+                             test_error=round(bag_of_words_error(train, all_words["test"]), 3)))
+            rows.append(dict(dataset=name, method="LM features + logistic regression", seed=seed,
+                             test_error=round(features_error(lm, known, test), 3)))
     write_text(RESULT, csv_text(rows))
     print(csv_text(rows))

@@ -1,9 +1,9 @@
-"""Stage 3, target-task classifier fine-tuning (section 3.3): the language model's encoder under a new head, gradually unfrozen.
+"""Stage 3, target-task classifier fine-tuning (section 3.3): the LM's encoder under a new head, gradually unfrozen.
 
     python -m ulmfit.classify --dataset imdb --model runs/imdb-lm --preset paper --out runs/imdb
     python -m ulmfit.classify --dataset reviews.csv --model runs/reviews-lm --out runs/reviews
     python -m ulmfit.classify --dataset imdb --model none --out runs/imdb-scratch          (no transfer)
-    python -m ulmfit.classify --dataset imdb --model runs/imdb-lm --from-scratch --out …   (same network and words, random weights)
+    python -m ulmfit.classify --dataset imdb --model runs/imdb-lm --from-scratch --out …   (all of it but the weights)
 
 Validation documents are set apart before anything else; the test split is read once, at the end, and chooses nothing.
 """
@@ -30,8 +30,9 @@ from .training.records import Run, peak_memory
 from .training.schedules import Schedule
 from .training.settings import choose, flags, preset as read_preset
 
-SETTINGS = (ClassifierDropouts, Regularization, Reading, HeadSettings, Batching, Optimization, Schedule, Unfreezing, Training,
-            Architecture, VocabSettings, TextSettings)  # the last three serve `--model none`; else they are the model's
+# the last three serve `--model none`; else they are the model's
+SETTINGS = (ClassifierDropouts, Regularization, Reading, HeadSettings, Batching, Optimization, Schedule, Unfreezing,
+            Training, Architecture, VocabSettings, TextSettings)
 
 
 @call_parse
@@ -42,7 +43,7 @@ def main(
     preset: str = "demo",  # settings: demo, small, paper, scripts, fastai, awd, or a TOML file
     out: Path = Path("runs/classify"),  # folder of the run
     from_scratch: bool = False,  # the model's network and vocabulary, but random weights
-    backwards: bool = False,  # insist on a model that reads from the end; the direction is the model's, where there is one
+    backwards: bool = False,  # insist on a model that reads from the end; direction is the model's, where there is one
     seed: int = 0,  # of the head, order and dropout, and of the documents held out and labelled
     split_seed: int = None,  # of the documents held out, where it is to differ from --seed
     device: str = "auto",  # cpu, cuda, cuda:1 …
@@ -57,7 +58,8 @@ def main(
     values = read_preset(preset, "classify")
     other = values.pop("from_scratch", {})  # what a preset wants otherwise where nothing is transferred
     blocks = choose(SETTINGS, values | (other if from_scratch or model == "none" else {}), given)
-    dropouts, regularization, reading, head, batching, optimization, schedule, unfreezing, training, architecture, vocab_settings, text = blocks
+    (dropouts, regularization, reading, head, batching, optimization, schedule, unfreezing, training,
+     architecture, vocab_settings, text) = blocks
     where, dtype = device_and_dtype(device, precision)
     split_seed = seed if split_seed is None else split_seed
 
@@ -72,7 +74,8 @@ def main(
     if batching.labelled: labelled = labelled.select(sample_labelled(labelled, batching.labelled, seed))
     backwards = old.backwards if old else backwards
     train = DocumentBatches(labelled, vocab.pad, batching.batch, shuffle=True, backwards=backwards, seed=seed)
-    valid, test = (DocumentBatches(splits[s], vocab.pad, 256, batching.eval_tokens, backwards=backwards) for s in ("valid", "test"))
+    valid, test = (DocumentBatches(splits[s], vocab.pad, 256, batching.eval_tokens, backwards=backwards)
+                   for s in ("valid", "test"))
 
     # model: the encoder of the language model, and a new head
     torch.manual_seed(seed)
@@ -80,21 +83,26 @@ def main(
     classifier = Classifier(Encoder(len(vocab), network, dropouts, kernel), len(data.classes), head, reading)
     if old and not from_scratch: classifier.encoder.load_state_dict(old.model.encoder.state_dict())
     classifier = classifier.to(where)
-    run = Run(out, "classify", blocks, seed, where, corpus=dataset, notes=data.manifest["notes"], data=data.fingerprint, split_seed=split_seed,
-              vocab=vocab.fingerprint, backwards=backwards, model=bundle.fingerprint(model) if old else None, from_scratch=from_scratch, dtype=str(dtype))
+    run = Run(out, "classify", blocks, seed, where, corpus=dataset, notes=data.manifest["notes"], data=data.fingerprint,
+              split_seed=split_seed, vocab=vocab.fingerprint, backwards=backwards,
+              model=bundle.fingerprint(model) if old else None, from_scratch=from_scratch, dtype=str(dtype))
     if run.result: return print(f"{out} is finished: test error {run.result['test_error']:.2f}%")
-    print(f"{data.name}: {len(labelled):,} labelled documents, {len(data.classes)} classes, {len(valid.docs):,} for validation, "
-          f"{len(test.docs):,} for testing, {where}, {dtype}")
+    print(f"{data.name}: {len(labelled):,} labelled documents, {len(data.classes)} classes, "
+          f"{len(valid.docs):,} for validation, {len(test.docs):,} for testing, {where}, {dtype}")
 
     # training
     rng = torch.Generator(where).manual_seed(seed)
-    figures = fit(classifier_task(classifier, train, valid, regularization, dtype), optimization, schedule, unfreezing, training, run, rng)
+    task = classifier_task(classifier, train, valid, regularization, dtype)
+    figures = fit(task, optimization, schedule, unfreezing, training, run, rng)
 
     # result
-    test_error = percent_wrong(class_probabilities(classifier, test.batches(), len(test.docs), dtype), test.docs.targets)
+    probabilities = class_probabilities(classifier, test.batches(), len(test.docs), dtype)
+    test_error = percent_wrong(probabilities, test.docs.targets)
     Bundle(classifier, vocab, tokenizer.to_dict(), backwards, data.classes, head).save(run.model)
-    run.finish(figures, dict(valid_error=figures["valid_error"], valid_loss=figures["valid_loss"], test_error=test_error, labelled=len(labelled),
-                             valid_documents=len(valid.docs), test_documents=len(test.docs), documents_per_second=figures["documents_per_second"],
-                             peak_memory_bytes=peak_memory(where)), training.keep_checkpoint)
-    print(f"validation error {figures['valid_error']:.2f}%, test error {test_error:.2f}% in {figures['seconds']:.0f} s; model in {run.model}\n"
+    result = dict(valid_error=figures["valid_error"], valid_loss=figures["valid_loss"], test_error=test_error,
+                  labelled=len(labelled), valid_documents=len(valid.docs), test_documents=len(test.docs),
+                  documents_per_second=figures["documents_per_second"], peak_memory_bytes=peak_memory(where))
+    run.finish(figures, result, training.keep_checkpoint)
+    print(f"validation error {figures['valid_error']:.2f}%, test error {test_error:.2f}% "
+          f"in {figures['seconds']:.0f} s; model in {run.model}\n"
           f"next: python -m ulmfit.predict {out} --input texts.csv")

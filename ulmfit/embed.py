@@ -3,8 +3,8 @@
     python -m ulmfit.embed runs/wt103 --input texts.csv --output vectors.npy
     python -m ulmfit.embed runs/wt103 --input texts.txt --output tokens.npy --tokens --layer 0
 
-A document's vector is the concat pooling `[h_T, maxpool, meanpool]` of a layer's outputs. With `--tokens` the .npy holds a
-row per token, and `tokens.csv` beside it says which token of which document each row is.
+A document's vector is the concat pooling `[h_T, maxpool, meanpool]` of a layer's outputs. With `--tokens` the .npy
+holds a row per token, and `tokens.csv` beside it says which token of which document each row is.
 """
 from pathlib import Path
 

@@ -36,7 +36,10 @@ def read_split(data: Corpus, of: Bundle, split: str, record: dict) -> Documents:
 
 
 def language_model_figures(of: Bundle, docs: Documents, batch: int, dtype) -> dict:
-    "Loss and perplexity, and the share of tokens that the vocabulary lacks: perplexities of different vocabularies do not compare."
+    """Loss and perplexity, and the share of tokens that the vocabulary lacks.
+
+    Perplexities of different vocabularies do not compare.
+    """
     stream = LanguageModelStream(docs, batch, Windows(), backwards=of.backwards)
     loss, tokens = mean_loss(of.model, stream.batches(), dtype)
     unknown = docs.counts(len(of.vocab))[of.vocab.unk] / stream.tokens
@@ -47,8 +50,10 @@ def classifier_figures(p: np.ndarray, targets: np.ndarray, classes: list[str]) -
     "Error and loss, errors of each class, and the confusion matrix (rows: true)."
     confusion = np.zeros((len(classes), len(classes)), dtype=int)
     np.add.at(confusion, (targets, p.argmax(axis=1)), 1)
-    of_class = {c: round(100 * float(1 - confusion[i, i] / max(1, confusion[i].sum())), 3) for i, c in enumerate(classes)}
-    return dict(error=percent_wrong(p, targets), loss=log_loss(p, targets), documents=len(targets), error_of_class=of_class, confusion=confusion.tolist())
+    of_class = {c: round(100 * float(1 - confusion[i, i] / max(1, confusion[i].sum())), 3)
+                for i, c in enumerate(classes)}
+    return dict(error=percent_wrong(p, targets), loss=log_loss(p, targets), documents=len(targets),
+                error_of_class=of_class, confusion=confusion.tolist())
 
 
 @call_parse
@@ -74,8 +79,12 @@ def main(
     kind = "classification" if bundles[0].kind == CLASSIFIER else "lm" if corpus else None
 
     def docs_of(b: Bundle) -> Documents:
-        return read_split(prepared(name, kind, Tokenizer.from_dict(b.tokenizer), text_column, label_column, encoding), b, split, record)
+        data = prepared(name, kind, Tokenizer.from_dict(b.tokenizer), text_column, label_column, encoding)
+        return read_split(data, b, split, record)
 
-    if bundles[0].kind == LANGUAGE_MODEL: figures = language_model_figures(bundles[0], docs_of(bundles[0]), batch, dtype)
-    else: figures = classifier_figures(probabilities(bundles, docs_of, dtype), docs_of(bundles[0]).targets, bundles[0].classes)
+    if bundles[0].kind == LANGUAGE_MODEL:
+        figures = language_model_figures(bundles[0], docs_of(bundles[0]), batch, dtype)
+    else:
+        p = probabilities(bundles, docs_of, dtype)
+        figures = classifier_figures(p, docs_of(bundles[0]).targets, bundles[0].classes)
     print(json.dumps(dict(runs=[str(p) for p in paths], data=name, split=split) | figures))

@@ -58,7 +58,8 @@ def main(
     old = bundle.load(model, bundle.LANGUAGE_MODEL, backwards=backwards or None)
     data = prepared(dataset, None, Tokenizer.from_dict(old.tokenizer), text_column, label_column, encoding)
     names = lm_splits.split("+")
-    if missing := set(names) - set(data.splits): raise CliError(f"{data.name} has no split {', '.join(missing)}; it has: {', '.join(data.splits)}")
+    if missing := set(names) - set(data.splits):
+        raise CliError(f"{data.name} has no split {', '.join(missing)}; it has: {', '.join(data.splits)}")
     vocab = data.vocab(names, vocab_settings.max_vocab, vocab_settings.min_freq)
     splits = with_held_out(data.words(vocab), "valid", streaming.valid_fraction, seed)
     text = splits["train"] if "train" in names else splits[names[0]]
@@ -72,8 +73,9 @@ def main(
     lm = LanguageModel(Encoder(len(vocab), old.model.encoder.architecture, dropouts, kernel))
     lm.load_state_dict(with_vocabulary(old.model.state_dict(), sources(vocab, old.vocab)))
     lm = lm.to(where)
-    run = Run(out, "finetune_lm", blocks, seed, where, corpus=dataset, notes=data.manifest["notes"], data=data.fingerprint, lm_splits=lm_splits,
-              vocab=vocab.fingerprint, backwards=old.backwards, model=bundle.fingerprint(model), dtype=str(dtype))
+    run = Run(out, "finetune_lm", blocks, seed, where, corpus=dataset, notes=data.manifest["notes"],
+              data=data.fingerprint, lm_splits=lm_splits, vocab=vocab.fingerprint, backwards=old.backwards,
+              model=bundle.fingerprint(model), dtype=str(dtype))
     if run.result: return print(f"{out} is finished: validation perplexity {run.result['valid_perplexity']:.2f}")
     print(f"{data.name}: {stream.tokens:,} tokens, vocabulary {len(vocab):,}, {old.direction}, {where}, {dtype}")
 
@@ -85,5 +87,6 @@ def main(
     # result
     Bundle(lm, vocab, old.tokenizer, old.backwards).save(run.model)
     run.finish(figures, language_model_result(figures, stream, valid, where), training.keep_checkpoint)
-    print(f"validation perplexity {run.result['valid_perplexity']:.2f} in {figures['seconds']:.0f} s; model in {run.model}\n"
+    print(f"validation perplexity {run.result['valid_perplexity']:.2f} in {figures['seconds']:.0f} s; "
+          f"model in {run.model}\n"
           f"next: make classify FROM={out}{'' if dataset == 'pydocs' else f' DATASET={dataset}'}")

@@ -20,7 +20,7 @@ from .text.tokenizer import Tokenizer
 
 
 def filtered(logits: Tensor, temperature: float, top_k: int, top_p: float) -> Tensor:
-    "Probabilities of the next word (v): sharpened by `temperature`, cut to the `top_k` likeliest and to those that make up `top_p`."
+    "The next word's probabilities (v), sharpened by `temperature`, cut to the `top_k` likeliest and a mass of `top_p`."
     p = (logits.double() / temperature).softmax(dim=-1)
     if top_k: p = p.where(p >= p.topk(min(top_k, len(p))).values[-1], 0.0)
     if top_p < 1:
@@ -32,8 +32,8 @@ def filtered(logits: Tensor, temperature: float, top_k: int, top_p: float) -> Te
 
 
 @torch.no_grad()
-def generate(model: LanguageModel, prompt: list[int], words: int, rng: Generator, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0,
-             banned: Iterable[int] = ()) -> list[int]:
+def generate(model: LanguageModel, prompt: list[int], words: int, rng: Generator, temperature: float = 1.0,
+             top_k: int = 0, top_p: float = 1.0, banned: Iterable[int] = ()) -> list[int]:
     "Ids that follow `prompt` (ids), without those that are `banned`."
     device, banned = model.encoder.embedding.device, list(banned)
     logits, state = model(torch.tensor(prompt, device=device)[:, None])

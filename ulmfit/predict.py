@@ -2,7 +2,7 @@
 
     python -m ulmfit.predict runs/reviews --input new.csv --output labelled.csv
     echo "I liked it." | python -m ulmfit.predict runs/reviews
-    python -m ulmfit.predict runs/imdb runs/imdb-bwd --input new.txt        (mean of a forward and a backward classifier)
+    python -m ulmfit.predict runs/imdb runs/imdb-bwd --input new.txt       (mean of a forward and a backward classifier)
 
 The output is a CSV: the label, then the probability of each class; rows in the order of the input. A text's prediction
 does not depend on the texts beside it. An empty text is predicted as the empty document.
@@ -33,10 +33,12 @@ def main(
 ):
     "Predict the class of texts."
     where, dtype = device_and_dtype(device, precision)
-    bundles = [bundle.load(Path(r), bundle.CLASSIFIER).to(where) for r in ([runs] if isinstance(runs, (str, Path)) else runs)]
+    paths = [runs] if isinstance(runs, (str, Path)) else runs
+    bundles = [bundle.load(Path(r), bundle.CLASSIFIER).to(where) for r in paths]
     texts = read_texts(input, text_column, encoding)
     classes, p = bundles[0].classes, probabilities(bundles, lambda b: documents(b, texts), dtype)
-    table = csv_text([dict(label=classes[row.argmax()]) | {c: f"{x:.6f}" for c, x in zip(classes, row)} for row in p], ["label", *classes])
+    rows = [dict(label=classes[row.argmax()]) | {c: f"{x:.6f}" for c, x in zip(classes, row)} for row in p]
+    table = csv_text(rows, ["label", *classes])
     if output == "-": sys.stdout.write(table)
     else:
         write_text(Path(output), table)

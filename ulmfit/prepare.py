@@ -30,6 +30,9 @@ def main(
 ):
     "Tokenise a corpus and store its ids."
     settings, = choose([TextSettings], {}, given)
-    corpus = prepare(open_source(source, kind, text_column, label_column, encoding), Tokenizer.named(settings), out, workers)
-    for split, n in corpus.manifest["splits"].items(): print(f"{split}: {n['documents']:,} documents, {n['tokens']:,} tokens")
-    print(f"{len(corpus.lexicon):,} distinct tokens{f', classes: ' + ', '.join(corpus.classes[:20]) if corpus.classes else ''}; in {out}")
+    opened = open_source(source, kind, text_column, label_column, encoding)
+    corpus = prepare(opened, Tokenizer.named(settings), out, workers)
+    for split, n in corpus.manifest["splits"].items():
+        print(f"{split}: {n['documents']:,} documents, {n['tokens']:,} tokens")
+    classes = f", classes: {', '.join(corpus.classes[:20])}" if corpus.classes else ""
+    print(f"{len(corpus.lexicon):,} distinct tokens{classes}; in {out}")

@@ -3,8 +3,9 @@
     python -m ulmfit.pretrain --corpus wikitext-103 --preset paper --out runs/wt103
     python -m ulmfit.pretrain --corpus my_texts/ --preset small --lang de --out runs/de
 
-`--corpus` is a dataset by name (a card in `data/`), a path, or a prepared corpus. The run's folder gets the settings and
-the result (run.json), the learning curve (metrics.csv) and the model; the same command again continues an interrupted run.
+`--corpus` is a dataset by name (a card in `data/`), a path, or a prepared corpus. The run's folder gets the settings
+and the result (run.json), the learning curve (metrics.csv) and the model; the same command again continues an
+interrupted run.
 """
 from pathlib import Path
 
@@ -47,7 +48,8 @@ def main(
 ):
     "Stage 1: pretrain a language model on general text."
     blocks = choose(SETTINGS, read_preset(preset, "pretrain"), given)
-    architecture, dropouts, regularization, text, vocab_settings, windows, streaming, optimization, schedule, unfreezing, training = blocks
+    (architecture, dropouts, regularization, text, vocab_settings, windows, streaming,
+     optimization, schedule, unfreezing, training) = blocks
     where, dtype = device_and_dtype(device, precision)
 
     # data
@@ -63,7 +65,9 @@ def main(
     run = Run(out, "pretrain", blocks, seed, where, corpus=corpus, notes=data.manifest["notes"], data=data.fingerprint,
               vocab=vocab.fingerprint, backwards=backwards, dtype=str(dtype))
     if run.result: return print(f"{out} is finished: validation perplexity {run.result['valid_perplexity']:.2f}")
-    print(f"{data.name}: {stream.tokens:,} tokens, vocabulary {len(vocab):,}, {sum(p.numel() for p in model.parameters()):,} parameters, {where}, {dtype}")
+    parameters = sum(p.numel() for p in model.parameters())
+    print(f"{data.name}: {stream.tokens:,} tokens, vocabulary {len(vocab):,}, {parameters:,} parameters, "
+          f"{where}, {dtype}")
 
     # training
     rng = torch.Generator(where).manual_seed(seed)
@@ -73,5 +77,6 @@ def main(
     # result
     Bundle(model, vocab, data.tokenizer.to_dict(), backwards).save(run.model)
     run.finish(figures, language_model_result(figures, stream, valid, where), training.keep_checkpoint)
-    print(f"validation perplexity {run.result['valid_perplexity']:.2f} in {figures['seconds']:.0f} s; model in {run.model}\n"
+    print(f"validation perplexity {run.result['valid_perplexity']:.2f} in {figures['seconds']:.0f} s; "
+          f"model in {run.model}\n"
           f"next: make finetune-lm FROM={out}")

@@ -23,7 +23,7 @@ class Batching:
 
 @dataclass
 class DocumentBatch:
-    "`ids` (t, b) padded at the end, `lengths` (b), `targets` (b) or None, `rows` (b): where the documents stand in their split."
+    "`ids` (t, b) padded at the end, `lengths` (b), `targets` (b) or None, `rows` (b): their places in the split."
     ids: torch.Tensor
     lengths: torch.Tensor
     targets: torch.Tensor | None
@@ -33,8 +33,8 @@ class DocumentBatch:
 class DocumentBatches:
     """Length-bucketed batches of at most `batch` documents and, for inference, about `tokens` padded tokens.
 
-    For training (`shuffle`) pools of 50 batches are drawn at random, sorted by length and cut; the batches come in random
-    order. Batches are of equal size give or take one, so that none has a single document (batch norm needs two).
+    For training (`shuffle`) pools of 50 batches are drawn at random, sorted by length and cut; the batches come in
+    random order. They are of equal size give or take one, so that none has a single document (batch norm needs two).
     """
     def __init__(self, docs: Documents, pad: int, batch: int = 64, tokens: int | None = None, shuffle: bool = False,
                  backwards: bool = False, seed: int = 0):
@@ -47,11 +47,17 @@ class DocumentBatches:
         if self.shuffle:
             rng = np.random.default_rng([self.seed, epoch, 3])
             pools = np.array_split(rng.permutation(n), max(1, -(-n // (50 * self.batch))))
-            batches = [b for p in pools for b in np.array_split(p[np.argsort(lengths[p], kind="stable")], max(1, min(-(-len(p) // self.batch), len(p) // 2)))]
+            batches = []
+            for pool in pools:
+                by_length = pool[np.argsort(lengths[pool], kind="stable")]
+                parts = max(1, min(-(-len(pool) // self.batch), len(pool) // 2))
+                batches += np.array_split(by_length, parts)
             return [batches[i] for i in rng.permutation(len(batches))]
-        batches, order = [], np.argsort(-lengths, kind="stable")  # longest first: what does not fit into memory fails at once
+        # longest first: what does not fit into memory fails at once
+        batches, order = [], np.argsort(-lengths, kind="stable")
         while len(order):
-            size = self.batch if self.tokens is None else max(1, min(self.batch, self.tokens // max(1, lengths[order[0]])))
+            longest = max(1, lengths[order[0]])
+            size = self.batch if self.tokens is None else max(1, min(self.batch, self.tokens // longest))
             batches.append(order[:size])
             order = order[size:]
         return batches

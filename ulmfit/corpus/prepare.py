@@ -69,31 +69,36 @@ def prepare(source: Source, tokenizer: Tokenizer, out: Path, workers: int | None
                 if len(pending) > 2 * workers: take()
             while pending: take()
         bar.close()
-        if not any(lengths for lengths, _ in writer.splits.values()): raise CliError(f"{source.name}: there is no text in it")
+        if not any(lengths for lengths, _ in writer.splits.values()):
+            raise CliError(f"{source.name}: there is no text in it")
         if source.kind == "classification": check_labels(source, writer, classes)
         order = source.classes or sorted(classes)
-        if set(order) != set(classes): raise CliError(f"{source.name}: class {min(set(order) - set(classes))!r} has no example")
+        if set(order) != set(classes):
+            raise CliError(f"{source.name}: class {min(set(order) - set(classes))!r} has no example")
         renumber = {n: order.index(c) for c, n in classes.items()}
         for _, labels in writer.splits.values(): labels[:] = [renumber[n] for n in labels]
         for split, n in source.expected.items():
             found = len(writer.splits.get(split, ([], []))[0])
             if found != n: raise CliError(f"{source.name}: {found:,} documents in {split}, the card says {n:,}")
-        writer.finish(name=source.name, kind=source.kind, classes=list(order) if classes else [], tokenizer=tokenizer.to_dict(),
-                      notes=source.notes, source=source.fingerprint())
+        writer.finish(name=source.name, kind=source.kind, classes=list(order) if classes else [],
+                      tokenizer=tokenizer.to_dict(), notes=source.notes, source=source.fingerprint())
     return Corpus(out)
 
 
 def check_labels(source: Source, writer: CorpusWriter, classes: dict[str, int]):
     "Classification needs two classes or more."
     if "train" not in writer.splits: raise CliError(f"{source.name}: it has no training split")
-    if len(classes) < 2: raise CliError(f"{source.name}: one class only ({', '.join(classes) or 'none'}): nothing to tell apart")
+    if len(classes) < 2:
+        raise CliError(f"{source.name}: one class only ({', '.join(classes) or 'none'}): nothing to tell apart")
 
 
-def prepared(name_or_path: str, kind: str | None, tokenizer: Tokenizer, text: str = "text", label: str = "label", encoding: str = "utf-8") -> Corpus:
-    "A corpus for a stage: a prepared folder as it is, anything else prepared under `data/prepared/`, once for its content."
+def prepared(name_or_path: str, kind: str | None, tokenizer: Tokenizer, text: str = "text", label: str = "label",
+             encoding: str = "utf-8") -> Corpus:
+    "A stage's corpus: a prepared folder as it is, anything else prepared under `data/prepared/`, once for its content."
     if (Path(name_or_path) / "manifest.json").is_file():
         corpus = Corpus(Path(name_or_path))
-        if kind == "classification" and corpus.kind != kind: raise CliError(f"{name_or_path} has no labels: it was prepared for a language model")
+        if kind == "classification" and corpus.kind != kind:
+            raise CliError(f"{name_or_path} has no labels: it was prepared for a language model")
         return corpus
     source = open_source(name_or_path, kind, text, label, encoding)
     key = hashlib.sha256(f"{FORMAT} {source.kind} {source.fingerprint()} {tokenizer}".encode()).hexdigest()[:12]

@@ -12,23 +12,26 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 GENERAL = ("stdlib", "numpy", "pandas", "torch", "spacy", "thinc", "sklearn", "scipy", "sympy", "networkx", "joblib",
-           "fastcore", "hypothesis", "pydantic", "rich", "typer", "requests", "httpx", "jinja2", "fsspec", "tqdm", "pytest",
-           "_pytest", "pip", "setuptools", "click", "packaging", "safetensors", "numba", "matplotlib")
+           "fastcore", "hypothesis", "pydantic", "rich", "typer", "requests", "httpx", "jinja2", "fsspec", "tqdm",
+           "pytest", "_pytest", "pip", "setuptools", "click", "packaging", "safetensors", "numba", "matplotlib")
 TARGETS = ("stdlib", "pandas", "torch", "scipy", "sympy", "networkx")
 WORDS = (12, 400)  # length of a text of the general domain
 TASK_WORDS = (8, 60)  # and of the task: what a thing is, said in a sentence or two
 MAX_TARGET_TEXTS = 1500  # of a library, so that no class outweighs the others
-_give_away = re.compile(r"\b(?:python|numpy|np|scipy|sp|pandas|pd|pytorch|torch|aten|sklearn|scikit[- ]?learn|scikit|sympy|networkx|nx|"
-                        r"numpydoc|ndarrays?|ufuncs?|dataframes?)\b", re.IGNORECASE)
+_give_away = re.compile(r"\b(?:python|numpy|np|scipy|sp|pandas|pd|pytorch|torch|aten|sklearn|scikit[- ]?learn|"
+                        r"scikit|sympy|networkx|nx|numpydoc|ndarrays?|ufuncs?|dataframes?)\b", re.IGNORECASE)
 _code = re.compile(r"^\s*(?:>>>|\.\.\.|In \[|Out\[).*\n?|``?[^`\n]*``?", re.MULTILINE)
 _examples = re.compile(r"^\s*Examples?:?:?\s*(\n\s*[-=~]{3,}\s*)?$", re.MULTILINE)  # from here on it is code
-_section = re.compile(r"^\s*\S.*\n\s*[-=~]{3,}\s*$|^\s*(?:Args|Arguments|Returns|Parameters|Raises|Keyword|Attributes)[^\n]*:\s*$|"
+_section = re.compile(r"^\s*\S.*\n\s*[-=~]{3,}\s*$|"
+                      r"^\s*(?:Args|Arguments|Returns|Parameters|Raises|Keyword|Attributes)[^\n]*:\s*$|"
                       r"^\s*:param|^\s*\.\. ", re.MULTILINE)
 
 
 def sources(library: str) -> Iterator[Path]:
     "A library's source files, tests left out, found without importing it."
-    if library == "stdlib": root, skip = Path(sysconfig.get_path("stdlib")), {"site-packages", "dist-packages", "test", "idlelib", "lib2to3"}
+    if library == "stdlib":
+        root, skip = (Path(sysconfig.get_path("stdlib")),
+                      {"site-packages", "dist-packages", "test", "idlelib", "lib2to3"})
     else:
         spec = importlib.util.find_spec(library)
         if spec is None or spec.origin is None: return
@@ -106,5 +109,6 @@ def fingerprint() -> str:
     def of(library: str) -> str:
         try: return version(dict(sklearn="scikit-learn", _pytest="pytest").get(library, library))
         except PackageNotFoundError: return "-"
-    about = [f"python {sys.version_info[:3]}", *(f"{name} {of(name)}" for name in GENERAL[1:]), inspect.getsource(sys.modules[__name__])]
+    versions = (f"{name} {of(name)}" for name in GENERAL[1:])
+    about = [f"python {sys.version_info[:3]}", *versions, inspect.getsource(sys.modules[__name__])]
     return hashlib.sha256("\n".join(about).encode()).hexdigest()

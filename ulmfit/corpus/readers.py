@@ -41,7 +41,8 @@ def open_text(path: Path, encoding: str = "utf-8"):
         with io.TextIOWrapper(open_bytes(path), encoding=codec, newline="") as f: yield f
     except UnicodeDecodeError:
         where = first_bad_byte(path, codec)
-        raise CliError(f"{path}: byte {where} is not {encoding}; name the encoding with --encoding (latin-1, cp1252 …)") from None
+        raise CliError(f"{path}: byte {where} is not {encoding}; "
+                       "name the encoding with --encoding (latin-1, cp1252 …)") from None
     except DAMAGE as e: raise CliError(f"{path}: damaged archive ({e})") from None
 
 
@@ -56,7 +57,9 @@ def read_paragraphs(path: Path, encoding: str = "utf-8") -> Iterator[Document]:
         lines = []
         for line in f:
             if line.strip(): lines.append(line)
-            elif lines: yield "".join(lines).strip(), None; lines = []
+            elif lines:
+                yield "".join(lines).strip(), None
+                lines = []
         if lines: yield "".join(lines).strip(), None
 
 
@@ -74,7 +77,9 @@ def read_wikitext(path: Path, encoding: str = "utf-8") -> Iterator[Document]:
     with open_text(path, encoding) as f:
         lines = []
         for line in f:
-            if _title.match(line.rstrip("\n")) and any(x.strip() for x in lines): yield "".join(lines), None; lines = []
+            if _title.match(line.rstrip("\n")) and any(x.strip() for x in lines):
+                yield "".join(lines), None
+                lines = []
             lines.append(line)
         if lines: yield "".join(lines), None
 
@@ -98,8 +103,12 @@ def sniff_text(path: Path, encoding: str = "utf-8"):
     return read_wikitext if _title.match(head.rstrip("\n")) else read_paragraphs
 
 
-def read_table(path: Path, text: str = "text", label: str | None = "label", encoding: str = "utf-8") -> Iterator[Document]:
-    """A CSV, or TSV by its suffix, with a header line. `text` names one column, or several joined by ` xxfld `; `label` the class."""
+def read_table(path: Path, text: str = "text", label: str | None = "label",
+               encoding: str = "utf-8") -> Iterator[Document]:
+    """A CSV, or TSV by its suffix, with a header line.
+
+    `text` names one column, or several joined by ` xxfld `; `label` the class.
+    """
     delimiter = "\t" if ".tsv" in Path(path).suffixes else ","
     with open_text(path, encoding) as f:
         rows = csv.reader(f, delimiter=delimiter, strict=True)
@@ -108,7 +117,8 @@ def read_table(path: Path, text: str = "text", label: str | None = "label", enco
         wanted = [*text.split("+"), *([label] if label else [])]
         for column in wanted:
             if column not in header:
-                raise CliError(f"{path}:1: no column is called {column!r}; there are: {', '.join(header)} (--text-column, --label-column)")
+                raise CliError(f"{path}:1: no column is called {column!r}; there are: {', '.join(header)} "
+                               "(--text-column, --label-column)")
         at = [header.index(c) for c in wanted]
         for row in checked_rows(path, rows, len(header)):
             fields = [row[i] for i in at]
@@ -122,19 +132,21 @@ def checked_rows(path: Path, rows, width: int | None = None) -> Iterator[list[st
     try:
         for row in rows:
             if row and width and len(row) != width:
-                raise CliError(f"{path}:{rows.line_num}: {len(row)} fields, {width} are expected (is a quote or a comma amiss?)")
+                raise CliError(f"{path}:{rows.line_num}: {len(row)} fields, {width} are expected "
+                               "(is a quote or a comma amiss?)")
             if row: yield row
             start = rows.line_num + 1
     except csv.Error as e: raise CliError(f"{path}:{start}: {e} in the record that begins here") from None
 
 
 def read_zhang(path: Path, names: list[str], encoding: str = "utf-8") -> Iterator[Document]:
-    "Zhang et al.'s CSV (AG News …): no header, class from 1, then title and text; a field's mark stands between them."
+    "Zhang et al.'s CSV (AG News …): no header, class from 1, then title and text; a field's mark is between them."
     with open_text(path, encoding) as f:
         rows, width = csv.reader(f, strict=True), None
         for row in checked_rows(path, rows):
             width = width or len(row)
-            if len(row) != width or width < 2: raise CliError(f"{path}:{rows.line_num}: {len(row)} fields, {width} are expected")
+            if len(row) != width or width < 2:
+                raise CliError(f"{path}:{rows.line_num}: {len(row)} fields, {width} are expected")
             if not (row[0].isdecimal() and 1 <= int(row[0]) <= len(names)):
                 raise CliError(f"{path}:{rows.line_num}: class {row[0]!r} is not one of 1 … {len(names)}")
             yield " xxfld ".join(row[1:]), names[int(row[0]) - 1]
@@ -173,8 +185,11 @@ def read_texts(source: str, text_column: str = "text", encoding: str = "utf-8") 
     "Texts to work on: a column of a .csv or .tsv, a text a line of any other file, or of standard input (`-`)."
     if source == "-":
         try: text = sys.stdin.buffer.read().decode(encoding)
-        except UnicodeDecodeError as e: raise CliError(f"standard input: byte {e.start} is not {encoding}; name the encoding with --encoding") from None
+        except UnicodeDecodeError as e:
+            raise CliError(f"standard input: byte {e.start} is not {encoding}; "
+                           "name the encoding with --encoding") from None
         return [line.rstrip("\r") for line in text.removesuffix("\n").split("\n")] if text else []
     path = Path(source)
-    documents = read_table(path, text_column, None, encoding) if set(path.suffixes) & {".csv", ".tsv"} else read_lines(path, encoding)
+    is_table = set(path.suffixes) & {".csv", ".tsv"}
+    documents = read_table(path, text_column, None, encoding) if is_table else read_lines(path, encoding)
     return [text for text, _ in documents]

@@ -41,9 +41,10 @@ def cards() -> dict[str, Path]: return {p.stem: p for p in sorted(ROOT.glob("*.t
 
 
 def find_file(card: dict, about: dict) -> tuple[Path, bool]:
-    """A card's file where it lies, and whether it is complete: `$ULMFIT_DATA/<name>/`, then `data/downloads/<name>/`, also as .xz or .gz.
+    """A card's file where it lies, and whether it is complete.
 
-    A file that has the card's own name is checked against the card's size and sha256.
+    It lies in `$ULMFIT_DATA/<name>/` or else `data/downloads/<name>/`, also as .xz or .gz. A file that has the card's
+    own name is checked against the card's size and sha256.
     """
     mirror = os.environ.get("ULMFIT_DATA")
     folders = [*([Path(mirror) / card["name"]] if mirror else []), ROOT / "downloads" / card["name"]]
@@ -60,7 +61,8 @@ def find_file(card: dict, about: dict) -> tuple[Path, bool]:
 
 def check(path: Path, about: dict):
     "Refuse a file whose size or sha256 is not the card's."
-    if (size := path.stat().st_size) != about["bytes"]: raise CliError(f"{path}: {size:,} bytes, the card says {about['bytes']:,}")
+    if (size := path.stat().st_size) != about["bytes"]:
+        raise CliError(f"{path}: {size:,} bytes, the card says {about['bytes']:,}")
     with open(path, "rb") as f: found = hashlib.file_digest(f, "sha256").hexdigest()
     if found != about["sha256"]: raise CliError(f"{path}: sha256 is {found}, the card says {about['sha256']}")
 
@@ -69,35 +71,43 @@ def open_card(name: str, kind: str | None) -> Source:
     "A corpus that has a card."
     card = tomllib.loads(cards()[name].read_text())
     kinds = card["kinds"]
-    if (kind := kind or kinds[0]) not in kinds: raise CliError(f"{name} is a corpus for {' and '.join(kinds)}, not for {kind}")
+    if (kind := kind or kinds[0]) not in kinds:
+        raise CliError(f"{name} is a corpus for {' and '.join(kinds)}, not for {kind}")
     if card["reader"] == "pydocs":
-        return Source(name, kind, pydocs.read_general if kind == "lm" else pydocs.read_task, identity=pydocs.fingerprint())
+        return Source(name, kind, pydocs.read_general if kind == "lm" else pydocs.read_task,
+                      identity=pydocs.fingerprint())
     found = [find_file(card, about) for about in card["files"]]
-    notes = [f"{name}: {path.name} is only a part of {about['name']}" for (path, whole), about in zip(found, card["files"]) if not whole]
+    notes = [f"{name}: {path.name} is only a part of {about['name']}"
+             for (path, whole), about in zip(found, card["files"]) if not whole]
     expected = {} if notes else card.get("documents", {})
     classes = card.get("classes")
     if card["reader"] == "imdb":
-        return Source(name, kind, lambda: readers.read_imdb(found[0][0]), [found[0][0]], "imdb", notes, classes, expected)
-    read = dict(wikitext=readers.read_wikitext, trec=readers.read_trec, wikiextractor=readers.read_wikiextractor, lines=readers.read_lines,
-                whole=readers.read_file, zhang=lambda p: readers.read_zhang(p, classes))[card["reader"]]
+        archive = found[0][0]
+        return Source(name, kind, lambda: readers.read_imdb(archive), [archive], "imdb", notes, classes, expected)
+    read = dict(wikitext=readers.read_wikitext, trec=readers.read_trec, wikiextractor=readers.read_wikiextractor,
+                lines=readers.read_lines, whole=readers.read_file,
+                zhang=lambda p: readers.read_zhang(p, classes))[card["reader"]]
     parts = [(about["split"], path) for (path, _), about in zip(found, card["files"])]
-    return Source(name, kind, lambda: ((s, d) for s, p in parts for d in read(p)), [p for _, p in parts], card["reader"], notes, classes, expected)
+    return Source(name, kind, lambda: ((s, d) for s, p in parts for d in read(p)), [p for _, p in parts],
+                  card["reader"], notes, classes, expected)
 
 
 def split_name(path: Path) -> str | None:
     "Which split a file or folder of the user's is, by its name."
     stem = path.name.split(".")[0].lower()
-    return next((s for s, names in dict(train=("train",), valid=("valid", "val", "dev"), test=("test",), unsup=("unsup", "unlabelled")).items()
-                 if stem in names), None)
+    known = dict(train=("train",), valid=("valid", "val", "dev"), test=("test",), unsup=("unsup", "unlabelled"))
+    return next((s for s, names in known.items() if stem in names), None)
 
 
 def open_path(path: Path, kind: str | None, text: str, label: str, encoding: str) -> Source:
     "A corpus of the user's own: a file, or a folder of files or of `train/<label>/*.txt`."
-    files = sorted(p for p in path.rglob("*") if p.is_file() and set(p.suffixes) & {*TABLES, *TEXTS}) if path.is_dir() else [path]
+    wanted = {*TABLES, *TEXTS}
+    files = sorted(p for p in path.rglob("*") if p.is_file() and set(p.suffixes) & wanted) if path.is_dir() else [path]
     if not files: raise CliError(f"{path}: no .txt, .csv or .tsv file in it")
     tables = [p for p in files if set(p.suffixes) & set(TABLES)]
     kind = kind or ("classification" if tables or (path / "train").is_dir() else "lm")
-    name, identity = path.name.split(".")[0], f"{kind} {text} {label} {encoding} {[str(p.relative_to(path)) for p in files]}"
+    places = [str(p.relative_to(path)) for p in files]
+    name, identity = path.name.split(".")[0], f"{kind} {text} {label} {encoding} {places}"
 
     def splits(): return [(split_name(p) or "train", p) for p in (tables if path.is_dir() else files)]
     def label_of(split): return label if kind == "classification" and split != "unsup" else None
@@ -105,8 +115,10 @@ def open_path(path: Path, kind: str | None, text: str, label: str, encoding: str
     if tables:
         def read(): return ((s, d) for s, p in splits() for d in readers.read_table(p, text, label_of(s), encoding))
     elif kind == "classification":
-        folders = [(s, p) for p in sorted(path.iterdir()) if p.is_dir() and (s := split_name(p))] if path.is_dir() else []
-        if not folders: raise CliError(f"{path}: for classification give a CSV or TSV, or a folder with train/<label>/*.txt")
+        inside = sorted(path.iterdir()) if path.is_dir() else []
+        folders = [(s, p) for p in inside if p.is_dir() and (s := split_name(p))]
+        if not folders:
+            raise CliError(f"{path}: for classification give a CSV or TSV, or a folder with train/<label>/*.txt")
         def read(): return ((s, d) for s, p in folders for d in readers.read_label_folders(p, encoding))
     else:
         def read():
@@ -118,7 +130,8 @@ def open_path(path: Path, kind: str | None, text: str, label: str, encoding: str
     return Source(name, kind, read, files, identity)
 
 
-def open_source(name_or_path: str, kind: str | None = None, text: str = "text", label: str = "label", encoding: str = "utf-8") -> Source:
+def open_source(name_or_path: str, kind: str | None = None, text: str = "text", label: str = "label",
+                encoding: str = "utf-8") -> Source:
     "The corpus that a name (a card) or a path stands for."
     if name_or_path in cards(): return open_card(name_or_path, kind)
     if (path := Path(name_or_path)).exists(): return open_path(path, kind, text, label, encoding)

@@ -104,14 +104,16 @@ def sample_labelled(docs: Documents, n: int, seed: int) -> np.ndarray:
     "Rows of `n` documents, each class in its proportion (at least one of each), by seed."
     rng = np.random.default_rng([seed, 0x1ABE1])
     present, sizes = np.unique(docs.targets, return_counts=True)
-    if n < len(present): raise CliError(f"{n} labelled documents cannot show {len(present)} classes; give at least {len(present)}")
+    if n < len(present):
+        raise CliError(f"{n} labelled documents cannot show {len(present)} classes; give at least {len(present)}")
     if n > len(docs): raise CliError(f"{n} labelled documents are asked for, {len(docs)} are there")
     share = np.maximum(1, np.floor(n * sizes / sizes.sum())).astype(int)
     # what rounding left over goes to, or comes from, the largest classes
     for i in np.argsort(-sizes):
         if (left := n - share.sum()) == 0: break
         share[i] = min(sizes[i], max(1, share[i] + left))
-    return np.sort(np.concatenate([rng.permutation(np.flatnonzero(docs.targets == c))[:k] for c, k in zip(present, share)]))
+    drawn = [rng.permutation(np.flatnonzero(docs.targets == c))[:k] for c, k in zip(present, share)]
+    return np.sort(np.concatenate(drawn))
 
 
 class Corpus:
@@ -122,7 +124,8 @@ class Corpus:
         if not path.is_file(): raise CliError(f"{folder} is not a prepared corpus: it has no manifest.json")
         self.manifest = json.loads(path.read_text())
         if self.manifest["format"] != FORMAT:
-            raise CliError(f"{folder} has format {self.manifest['format']}, this version reads {FORMAT}: prepare it again")
+            raise CliError(f"{folder} has format {self.manifest['format']}, this version reads {FORMAT}: "
+                           "prepare it again")
         self.name, self.kind = self.manifest["name"], self.manifest["kind"]
         self.classes, self.fingerprint = self.manifest["classes"], self.manifest["fingerprint"]
         self.tokenizer = Tokenizer.from_dict(self.manifest["tokenizer"])
@@ -157,18 +160,21 @@ class CorpusWriter:
         self.index: dict[str, int] = {}
         self.splits: dict[str, tuple[list[int], list[int]]] = {}
 
-    def add(self, split: str, types: Sequence[str], ids: np.ndarray, lengths: Sequence[int], labels: Sequence[int] | None):
+    def add(self, split: str, types: Sequence[str], ids: np.ndarray, lengths: Sequence[int],
+            labels: Sequence[int] | None):
         "A block of documents: `ids` point into `types`, `lengths` cut them into documents."
         known, seen = self.splits.setdefault(split, ([], []))
-        local = np.fromiter((self.index.setdefault(t, len(self.index)) for t in types), dtype=np.uint32, count=len(types))
+        numbers = (self.index.setdefault(t, len(self.index)) for t in types)
+        local = np.fromiter(numbers, dtype=np.uint32, count=len(types))
         with open(self.part / f"{split}.raw", "ab") as f: local[ids].tofile(f)
         known.extend(lengths)
         if labels is not None: seen.extend(labels)
 
     def finish(self, **manifest):
         "Renumber, write the manifest, and put the folder in its place."
-        raws = {s: np.fromfile(self.part / f"{s}.raw", dtype=np.uint32) if not (self.part / f"{s}.raw").stat().st_size else
-                np.memmap(self.part / f"{s}.raw", dtype=np.uint32, mode="r") for s in self.splits}
+        files = {s: self.part / f"{s}.raw" for s in self.splits}
+        raws = {s: np.fromfile(f, dtype=np.uint32) if not f.stat().st_size else
+                np.memmap(f, dtype=np.uint32, mode="r") for s, f in files.items()}
         counts = sum(np.bincount(r, minlength=len(self.index)) for r in raws.values())
         tokens = list(self.index)
         order = sorted(range(len(tokens)), key=lambda i: (-counts[i], tokens[i]))
@@ -177,10 +183,11 @@ class CorpusWriter:
         digest, about = hashlib.sha256(), {}
         for split, raw in raws.items():
             lengths, labels = self.splits[split]
-            ids = np.lib.format.open_memmap(self.part / f"{split}.ids.npy", mode="w+", dtype=rank.dtype, shape=raw.shape) \
-                if len(raw) else np.zeros(0, rank.dtype)
+            path = self.part / f"{split}.ids.npy"
+            ids = (np.lib.format.open_memmap(path, mode="w+", dtype=rank.dtype, shape=raw.shape)
+                   if len(raw) else np.zeros(0, rank.dtype))
             for i in range(0, len(raw), 1 << 22): ids[i:i + (1 << 22)] = rank[raw[i:i + (1 << 22)]]
-            if not len(raw): np.save(self.part / f"{split}.ids.npy", ids)
+            if not len(raw): np.save(path, ids)
             offsets = np.cumsum([0, *lengths], dtype=np.int64)
             np.save(self.part / f"{split}.offsets.npy", offsets)
             if labels: np.save(self.part / f"{split}.labels.npy", np.asarray(labels, dtype=np.int32))

@@ -16,9 +16,12 @@ IGNORE = -100
 
 @dataclass(frozen=True)
 class Windows:
-    "How long a window of backpropagation through time is."
+    """How long a window of backpropagation through time is.
+
+    `merity` draws it around bptt (95%) or bptt/2 (5%), from a normal with deviation 5; it is at least 5.
+    """
     bptt: int = 70
-    draw: str = field(default="fixed", metadata=dict(choices=("fixed", "merity")))  # fixed | merity: 95% around bptt, 5% around bptt/2, normal with deviation 5, at least 5
+    draw: str = field(default="fixed", metadata=dict(choices=("fixed", "merity")))  # fixed | merity (random)
 
     def lengths(self, total: int, rng: np.random.Generator) -> list[int]:
         "Window lengths that add up to `total` steps."
@@ -42,8 +45,10 @@ class Streaming:
 
 class LanguageModelStream:
     "Batches `(x, y)`, each (t, b), of consecutive windows; the same column goes on in the same place."
-    def __init__(self, docs: Documents, batch: int, windows: Windows = Windows(), shuffle: bool = False, backwards: bool = False, seed: int = 0):
-        self.docs, self.windows, self.shuffle, self.backwards, self.seed = docs.select(np.flatnonzero(docs.lengths)), windows, shuffle, backwards, seed
+    def __init__(self, docs: Documents, batch: int, windows: Windows = Windows(), shuffle: bool = False,
+                 backwards: bool = False, seed: int = 0):
+        self.docs, self.windows = docs.select(np.flatnonzero(docs.lengths)), windows
+        self.shuffle, self.backwards, self.seed = shuffle, backwards, seed
         self.tokens = int(self.docs.lengths.sum())
         pairs = self.tokens - 1
         if pairs < 1: raise ValueError("a stream needs two tokens at least")

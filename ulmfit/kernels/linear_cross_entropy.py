@@ -19,7 +19,8 @@ def linear_cross_entropy_reference(x: Tensor, weight: Tensor, bias: Tensor | Non
 class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, weight, bias, target, dtype, rows, learning):
-        dx, dw, db = (torch.zeros_like(a) if learning and a is not None and a.requires_grad else None for a in (x, weight, bias))
+        dx, dw, db = (torch.zeros_like(a) if learning and a is not None and a.requires_grad else None
+                      for a in (x, weight, bias))
         wanted = any(d is not None for d in (dx, dw, db))
         n = (target != IGNORE).sum().clamp(min=1)
         w = weight.to(dtype)
@@ -49,12 +50,12 @@ class _LinearCrossEntropy(torch.autograd.Function):
         return *(None if g is None else g * (grad / n) for g in grads), None, None, None, None
 
 
-def linear_cross_entropy(x: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor, dtype: torch.dtype | None = None,
-                         rows: int | None = None) -> Tensor:
+def linear_cross_entropy(x: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor,
+                         dtype: torch.dtype | None = None, rows: int | None = None) -> Tensor:
     """Mean cross-entropy (nats) of `x @ weight.T + bias` against `target`, rows with target IGNORE left out.
 
-    `x` (n, e), `weight` (v, e), `bias` (v) or None, `target` (n). The matrix products run in `dtype` (default: that of `x`),
-    everything between them in float32 or better.
+    `x` (n, e), `weight` (v, e), `bias` (v) or None, `target` (n). The matrix products run in `dtype` (default: that of
+    `x`), everything between them in float32 or better.
     """
     return _LinearCrossEntropy.apply(x, weight, bias, target, dtype or x.dtype, rows or max(64, LOGITS // len(weight)),
                                      torch.is_grad_enabled())

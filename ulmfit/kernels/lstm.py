@@ -1,4 +1,4 @@
-"""One LSTM layer over a whole window: torch's fused one (oneDNN on the CPU, cuDNN on a GPU), and the plain recurrence it equals.
+"""One LSTM layer over a whole window: torch's fused one (oneDNN, on a GPU cuDNN), and the plain recurrence it equals.
 
 Weights are arguments, so a dropped matrix is passed like any other and no parameter is ever patched.
 """
@@ -8,7 +8,8 @@ from torch import Tensor
 State = tuple[Tensor, Tensor]
 
 
-def lstm_reference(x: Tensor, state: State, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor, b_hh: Tensor) -> tuple[Tensor, State]:
+def lstm_reference(x: Tensor, state: State, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor,
+                   b_hh: Tensor) -> tuple[Tensor, State]:
     "The recurrence as it is written down; gates in the order input, forget, cell, output."
     h, c = state
     out = []
@@ -31,6 +32,10 @@ def lstm_fused(x: Tensor, state: State, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor
 KERNELS = dict(fused=lstm_fused, reference=lstm_reference)
 
 
-def lstm(x: Tensor, state: State, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor, b_hh: Tensor, kernel: str = "fused") -> tuple[Tensor, State]:
-    "`x` (t, b, input), `state` two of (b, hidden), `w_ih` (4 hidden, input), `w_hh` (4 hidden, hidden): outputs (t, b, hidden) and the last state."
+def lstm(x: Tensor, state: State, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor, b_hh: Tensor,
+         kernel: str = "fused") -> tuple[Tensor, State]:
+    """Outputs (t, b, hidden) and the last state.
+
+    `x` (t, b, input), `state` two of (b, hidden), `w_ih` (4 hidden, input), `w_hh` (4 hidden, hidden).
+    """
     return KERNELS[kernel](x, state, w_ih, w_hh, b_ih, b_hh)

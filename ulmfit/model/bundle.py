@@ -1,5 +1,6 @@
-"""The bundle: a model as it goes from stage to stage. Weights, what builds the network, vocabulary; nothing in it can run code.
+"""The bundle: a model as it goes from stage to stage.
 
+Weights, what builds the network, vocabulary; nothing in it can run code.
     model.safetensors   weights under their names in the network
     config.json         kind, sizes, dropouts, direction, tokenizer, classes
     vocab.json          the ordered tokens
@@ -46,8 +47,9 @@ class Bundle:
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         encoder = self.model.encoder
-        config = dict(format=FORMAT, kind=self.kind, architecture=asdict(encoder.architecture), dropouts=asdict(encoder.dropouts),
-                      backwards=self.backwards, tokenizer=self.tokenizer, vocab_fingerprint=self.vocab.fingerprint, classes=self.classes)
+        config = dict(format=FORMAT, kind=self.kind, architecture=asdict(encoder.architecture),
+                      dropouts=asdict(encoder.dropouts), backwards=self.backwards, tokenizer=self.tokenizer,
+                      vocab_fingerprint=self.vocab.fingerprint, classes=self.classes)
         if self.kind == CLASSIFIER: config |= dict(head=asdict(self.head), reading=asdict(self.model.reading))
         save_file({k: v.contiguous() for k, v in self.model.state_dict().items()}, folder / "model.safetensors")
         (folder / "config.json").write_text(json.dumps(config, indent=1, ensure_ascii=False))
@@ -76,8 +78,10 @@ def load(path: Path, kind: str | None = None, backwards: bool | None = None) -> 
         config = json.loads((folder / "config.json").read_text())
         vocab = Vocab.load(folder / "vocab.json")
         weights = load_file(folder / "model.safetensors")
-        if config["format"] != FORMAT: raise CliError(f"{folder} has format {config['format']}, this version reads {FORMAT}")
-        if vocab.fingerprint != config["vocab_fingerprint"]: raise CliError(f"{folder}: vocab.json is not the vocabulary that the model was trained with")
+        if config["format"] != FORMAT:
+            raise CliError(f"{folder} has format {config['format']}, this version reads {FORMAT}")
+        if vocab.fingerprint != config["vocab_fingerprint"]:
+            raise CliError(f"{folder}: vocab.json is not the vocabulary that the model was trained with")
         encoder = Encoder(len(vocab), Architecture(**config["architecture"]), Dropouts(**config["dropouts"]))
         if config["kind"] == CLASSIFIER:
             head = HeadSettings(**config["head"])
@@ -91,15 +95,19 @@ def load(path: Path, kind: str | None = None, backwards: bool | None = None) -> 
         names = {LANGUAGE_MODEL: "a language model", CLASSIFIER: "a classifier"}
         raise CliError(f"{path} is {names[bundle.kind]}; this needs {names[kind]}")
     if backwards not in (None, bundle.backwards):
-        raise CliError(f"{path} reads {bundle.direction}; this needs a model that reads {'backwards' if backwards else 'forwards'}")
+        needed = "backwards" if backwards else "forwards"
+        raise CliError(f"{path} reads {bundle.direction}; this needs a model that reads {needed}")
     return bundle
 
 
 def device_and_dtype(device: str, precision: str) -> tuple[torch.device, torch.dtype]:
     "`auto` is CUDA where there is one; bf16 there and fp32 on the CPU."
     if device == "auto": device = "cuda" if torch.cuda.is_available() else "cpu"
-    if device.startswith("cuda") and not torch.cuda.is_available(): raise CliError("there is no CUDA device; use --device cpu")
-    dtypes = dict(auto=torch.bfloat16 if device.startswith("cuda") else torch.float32, fp32=torch.float32, bf16=torch.bfloat16)
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise CliError("there is no CUDA device; use --device cpu")
+    dtypes = dict(auto=torch.bfloat16 if device.startswith("cuda") else torch.float32,
+                  fp32=torch.float32, bf16=torch.bfloat16)
     if precision not in dtypes: raise CliError(f"no precision is called {precision!r}; there are: {', '.join(dtypes)}")
     try: return torch.device(device), dtypes[precision]
-    except RuntimeError: raise CliError(f"no device is called {device!r}; there are: auto, cpu, cuda, cuda:1 …") from None
+    except RuntimeError:
+        raise CliError(f"no device is called {device!r}; there are: auto, cpu, cuda, cuda:1 …") from None

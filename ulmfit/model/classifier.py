@@ -1,4 +1,4 @@
-"""The classifier: the language model's encoder over a whole document, concat pooling, a head of linear blocks (section 3.3).
+"""The classifier (section 3.3): the LM's encoder over a whole document, concat pooling, a head of linear blocks.
 
 Padding stands at a document's end and is masked where outputs are pooled; the LSTM is causal, so no real position ever
 sees it: a text's prediction does not depend on the batch that it sits in.
@@ -21,11 +21,12 @@ from .language_model import Loss, Regularization
 class Reading:
     "How a long document is read: BPTT for text classification (BPT3C)."
     bptt: int = 70  # tokens a window
-    max_length: int = 1400  # tokens at a document's end that are pooled and learnt from; what is before only carries state
+    max_length: int = 1400  # tokens at a document's end that are pooled and learnt from; those before only carry state
     detach_windows: bool = True  # no gradient across window borders, as in every implementation
 
     def __post_init__(self):
-        if self.max_length < self.bptt: raise CliError(f"--max-length {self.max_length} is less than a window; give at least --bptt {self.bptt}")
+        if self.max_length < self.bptt:
+            raise CliError(f"--max-length {self.max_length} is less than a window; give at least --bptt {self.bptt}")
 
 
 @dataclass(frozen=True)
@@ -40,11 +41,13 @@ def concat_pool(x: Tensor, lengths: Tensor) -> Tensor:
     "`[h_T, maxpool, meanpool]` (b, 3h) over the first `lengths` (b) positions of `x` (t, b, h)."
     real = (torch.arange(len(x), device=x.device)[:, None] < lengths)[:, :, None]
     last = x[lengths - 1, torch.arange(x.shape[1], device=x.device)]
-    return torch.cat([last, x.masked_fill(~real, -torch.inf).amax(dim=0), (x * real).sum(dim=0) / lengths[:, None]], dim=1)
+    highest = x.masked_fill(~real, -torch.inf).amax(dim=0)
+    mean = (x * real).sum(dim=0) / lengths[:, None]
+    return torch.cat([last, highest, mean], dim=1)
 
 
-def read(encoder: Encoder, ids: Tensor, lengths: Tensor, how: Reading, rng: Generator | None = None, dtype: torch.dtype | None = None,
-         layer: int = -1) -> tuple[Tensor, Tensor]:
+def read(encoder: Encoder, ids: Tensor, lengths: Tensor, how: Reading, rng: Generator | None = None,
+         dtype: torch.dtype | None = None, layer: int = -1) -> tuple[Tensor, Tensor]:
     """A layer's outputs (t', b, h) over the end of each document, and how many of them are real (b).
 
     A document's first windows, as many as it takes for the rest to fit into `max_length`, are run without a graph for
@@ -92,14 +95,16 @@ class LinearBlock(nn.Module):
 
 class Classifier(nn.Module):
     "Word ids of documents to logits of classes."
-    def __init__(self, encoder: Encoder, classes: int, head: HeadSettings = HeadSettings(), reading: Reading = Reading()):
+    def __init__(self, encoder: Encoder, classes: int, head: HeadSettings = HeadSettings(),
+                 reading: Reading = Reading()):
         super().__init__()
         self.encoder, self.reading = encoder, reading
         pooled = 3 * encoder.architecture.widths[-1]
         self.head = nn.ModuleList([LinearBlock(pooled, head.head_hidden, head.head_drop, relu=True),
                                    LinearBlock(head.head_hidden, classes, head.head_hidden_drop, relu=False)])
 
-    def forward(self, ids: Tensor, lengths: Tensor, rng: Generator | None = None, dtype: torch.dtype | None = None) -> Tensor:
+    def forward(self, ids: Tensor, lengths: Tensor, rng: Generator | None = None,
+                dtype: torch.dtype | None = None) -> Tensor:
         "`ids` (t, b) padded at the end, `lengths` (b): logits (b, classes)."
         return self._decide(concat_pool(*read(self.encoder, ids, lengths, self.reading, rng, dtype)), rng)
 
@@ -123,7 +128,8 @@ class Classifier(nn.Module):
 
 
 @torch.no_grad()
-def class_probabilities(model: Classifier, batches: Iterable, documents: int, dtype: torch.dtype | None = None) -> np.ndarray:
+def class_probabilities(model: Classifier, batches: Iterable, documents: int,
+                        dtype: torch.dtype | None = None) -> np.ndarray:
     "Probabilities (documents, classes), each in its document's row whatever the order of the batches."
     device, was_training = model.encoder.embedding.device, model.training
     model.eval()

@@ -1,6 +1,6 @@
 """AWD-LSTM's three dropouts (Merity et al. 2018, section 4) and the plain one, each a function of its mask's generator.
 
-`rng` is the generator that draws the masks (None: torch's default). Where a module is not training, it does not call these.
+`rng` is the generator that draws the masks (None: torch's default). A module that is not training does not call these.
 """
 import torch
 import torch.nn.functional as F

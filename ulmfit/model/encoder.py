@@ -1,4 +1,4 @@
-"""AWD-LSTM (Merity et al. 2018): embedding, then LSTM layers with dropped recurrent weights; the state goes in and comes out.
+"""AWD-LSTM (Merity et al. 2018): embedding, then LSTM layers with dropped recurrent weights; the state goes in and out.
 
 Axes: t time, b batch, v vocabulary, e embedding, h hidden.
 """
@@ -39,7 +39,8 @@ class Dropouts:
 
     def scaled(self) -> "Dropouts":
         "The probabilities themselves, `drop_mult` multiplied in."
-        return Dropouts(*(min(1.0, p * self.drop_mult) for p in (self.output_p, self.hidden_p, self.input_p, self.embed_p, self.weight_p)))
+        each = (self.output_p, self.hidden_p, self.input_p, self.embed_p, self.weight_p)
+        return Dropouts(*(min(1.0, p * self.drop_mult) for p in each))
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,8 @@ class LSTMLayer(nn.Module):
         self.weight_ih, self.weight_hh = uniform(4 * h, inputs), uniform(4 * h, h)
         self.bias_ih, self.bias_hh = uniform(4 * h), uniform(4 * h)
 
-    def forward(self, x: Tensor, state: State, p: float = 0.0, rng: Generator | None = None, kernel: str = "fused") -> tuple[Tensor, State]:
+    def forward(self, x: Tensor, state: State, p: float = 0.0, rng: Generator | None = None,
+                kernel: str = "fused") -> tuple[Tensor, State]:
         "With `p`, the recurrent matrix is dropped anew, once for the whole window."
         weights = self.weight_ih, dropout(self.weight_hh, p, rng), self.bias_ih, self.bias_hh
         out, (h, c) = lstm(x, state, *(w.to(x.dtype) for w in weights), kernel=kernel)
@@ -82,7 +84,8 @@ class LSTMLayer(nn.Module):
 
 class Encoder(nn.Module):
     "Word ids to hidden states."
-    def __init__(self, vocab: int, architecture: Architecture = Architecture(), dropouts: Dropouts = Dropouts(), kernel: str = "fused"):
+    def __init__(self, vocab: int, architecture: Architecture = Architecture(), dropouts: Dropouts = Dropouts(),
+                 kernel: str = "fused"):
         super().__init__()
         self.architecture, self.dropouts, self.kernel = architecture, dropouts.scaled(), kernel
         self.embedding = nn.Parameter(torch.empty(vocab, architecture.emb).uniform_(-0.1, 0.1))
@@ -93,7 +96,8 @@ class Encoder(nn.Module):
         "Zeros for `b` columns."
         return [(z := self.embedding.new_zeros(b, h), z) for h in self.architecture.widths]
 
-    def forward(self, ids: Tensor, state: States | None = None, rng: Generator | None = None, dtype: torch.dtype | None = None) -> Encoded:
+    def forward(self, ids: Tensor, state: States | None = None, rng: Generator | None = None,
+                dtype: torch.dtype | None = None) -> Encoded:
         "`ids` (t, b); the layers compute in `dtype` (default: that of the weights), the state stays in the weights'."
         p = self.dropouts if self.training else NO_DROPOUT
         state = state or self.initial_state(ids.shape[1])

@@ -1,4 +1,4 @@
-"""Trained models at work on texts: class probabilities of one classifier or of several together, document and token vectors."""
+"""Trained models at work on texts: class probabilities of one classifier or of several, document and token vectors."""
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
@@ -27,7 +27,8 @@ def probabilities(bundles: Sequence[Bundle], docs_of: Callable[[Bundle], Documen
     "Class probabilities (documents, classes); of several classifiers, forwards and backwards ones say, their mean."
     for other in bundles[1:]:
         if other.classes != bundles[0].classes:
-            raise CliError(f"these classifiers do not tell the same classes apart: {', '.join(bundles[0].classes)} and {', '.join(other.classes)}")
+            raise CliError("these classifiers do not tell the same classes apart: "
+                           f"{', '.join(bundles[0].classes)} and {', '.join(other.classes)}")
     each = []
     for bundle in bundles:
         docs = docs_of(bundle)
@@ -36,16 +37,20 @@ def probabilities(bundles: Sequence[Bundle], docs_of: Callable[[Bundle], Documen
 
 
 @torch.no_grad()
-def vectors(bundle: Bundle, docs: Documents, layer: int, reading: Reading, dtype: torch.dtype, tokens: bool = False) -> Iterator[tuple[int, np.ndarray]]:
-    """(row, vector) of each document, longest first: concat pooling (3h) of a layer's outputs; with `tokens` all outputs (t, h).
+def vectors(bundle: Bundle, docs: Documents, layer: int, reading: Reading, dtype: torch.dtype,
+            tokens: bool = False) -> Iterator[tuple[int, np.ndarray]]:
+    """(row, vector) of each document, longest first.
 
-    A backwards model's token vectors are given in the text's own order, its start marker first.
+    The vector is the concat pooling (3h) of a layer's outputs; with `tokens` it is all the outputs (t, h). A backwards
+    model's token vectors are given in the text's own order, its start marker first.
     """
     encoder = bundle.model.encoder
     device = encoder.embedding.device
-    if not -len(encoder.layers) <= layer < len(encoder.layers): raise CliError(f"--layer {layer}: the model has {len(encoder.layers)} layers, 0 … or -1 …")
+    if not -len(encoder.layers) <= layer < len(encoder.layers):
+        raise CliError(f"--layer {layer}: the model has {len(encoder.layers)} layers, 0 … or -1 …")
     for batch in in_batches(bundle, docs).batches():
         outputs, kept = read(encoder, batch.ids.to(device), batch.lengths.to(device), reading, dtype=dtype, layer=layer)
-        found = concat_pool(outputs, kept).cpu().numpy() if not tokens else [outputs[:n, j].cpu().numpy() for j, n in enumerate(kept)]
+        found = (concat_pool(outputs, kept).cpu().numpy() if not tokens
+                 else [outputs[:n, j].cpu().numpy() for j, n in enumerate(kept)])
         if tokens and bundle.backwards: found = [np.concatenate([v[:1], v[:0:-1]]) for v in found]
         yield from zip(batch.rows.tolist(), found)

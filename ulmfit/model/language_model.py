@@ -15,10 +15,13 @@ from .encoder import Encoder, States, detach
 
 @dataclass(frozen=True)
 class Regularization:
-    "Activation regularisation (Merity et al. 2017): penalties on the last layer's output."
+    """Activation regularisation (Merity et al. 2017): penalties on the last layer's output.
+
+    AR is on the output after dropout (`dropped`: Merity, fastai) or before it (`raw`: the scripts).
+    """
     alpha: float = 2.0  # AR: keeps activations small
     beta: float = 1.0  # TAR: keeps them slow
-    ar_on: str = field(default="dropped", metadata=dict(choices=("dropped", "raw")))  # AR on the output after dropout (Merity, fastai) or before: dropped | raw (the scripts)
+    ar_on: str = field(default="dropped", metadata=dict(choices=("dropped", "raw")))  # AR on the output: dropped | raw
 
 
 class Loss(NamedTuple):
@@ -47,10 +50,12 @@ class LanguageModel(nn.Module):
         v = len(encoder.embedding)
         self.decoder_bias = nn.Parameter(torch.zeros(v)) if encoder.architecture.decoder_bias else None
 
-    def forward(self, ids: Tensor, state: States | None = None, dtype: torch.dtype | None = None) -> tuple[Tensor, States]:
+    def forward(self, ids: Tensor, state: States | None = None,
+                dtype: torch.dtype | None = None) -> tuple[Tensor, States]:
         "`ids` (t, b): logits (t, b, v) and the last state. For evaluation and generation; training uses `loss`."
         encoded = self.encoder(ids, state, dtype=dtype)
-        return F.linear(encoded.last.to(self.encoder.embedding.dtype), self.encoder.embedding, self.decoder_bias), encoded.state
+        weight = self.encoder.embedding
+        return F.linear(encoded.last.to(weight.dtype), weight, self.decoder_bias), encoded.state
 
     def loss(self, x: Tensor, y: Tensor, state: States | None = None, regularization: Regularization = Regularization(),
              rng: Generator | None = None, dtype: torch.dtype | None = None) -> Loss:
@@ -62,13 +67,15 @@ class LanguageModel(nn.Module):
         objective = ce
         if self.training:
             r = regularization
-            if r.alpha: objective = objective + r.alpha * activation_regularization(dropped if r.ar_on == "dropped" else raw)
+            if r.alpha:
+                objective = objective + r.alpha * activation_regularization(dropped if r.ar_on == "dropped" else raw)
             if r.beta: objective = objective + r.beta * temporal_activation_regularization(raw)
         return Loss(objective, ce.detach(), int((y != IGNORE).sum()), detach(encoded.state))
 
 
 @torch.no_grad()
-def mean_loss(model: LanguageModel, batches: Iterable[tuple[Tensor, Tensor]], dtype: torch.dtype | None = None) -> tuple[float, int]:
+def mean_loss(model: LanguageModel, batches: Iterable[tuple[Tensor, Tensor]],
+              dtype: torch.dtype | None = None) -> tuple[float, int]:
     "Mean cross-entropy (nats per token) over a stream and its number of targets; state is carried, dropout off."
     device, was_training = model.encoder.embedding.device, model.training
     model.eval()
@@ -81,9 +88,10 @@ def mean_loss(model: LanguageModel, batches: Iterable[tuple[Tensor, Tensor]], dt
 
 
 def with_vocabulary(weights: dict[str, Tensor], sources: np.ndarray) -> dict[str, Tensor]:
-    """A language model's weights for another vocabulary: rows by token, the mean of the old rows for a new token, bias likewise.
+    """A language model's weights for another vocabulary.
 
-    `sources` has for each new token its old row, or -1.
+    Rows go by token, a new token has the mean of the old rows; the bias likewise. `sources` has for each new token its
+    old row, or -1.
     """
     new, known = dict(weights), torch.from_numpy(sources >= 0)
     for name in ("encoder.embedding", "decoder_bias"):

@@ -11,7 +11,8 @@ from .classifier import Classifier, class_probabilities, log_loss, percent_wrong
 from .language_model import LanguageModel, Regularization, mean_loss
 
 
-def language_model_task(model: LanguageModel, train, valid, regularization: Regularization, dtype: torch.dtype, scale_rate: bool = False) -> Task:
+def language_model_task(model: LanguageModel, train, valid, regularization: Regularization, dtype: torch.dtype,
+                        scale_rate: bool = False) -> Task:
     "`train` and `valid` are streams: `batches(epoch, start)` gives (x, y), `lengths(epoch)` the windows."
     device = model.encoder.embedding.device
 
@@ -24,14 +25,16 @@ def language_model_task(model: LanguageModel, train, valid, regularization: Regu
         return dict(valid_loss=value, valid_perplexity=math.exp(value))
 
     rate_factor = (lambda batch: len(batch[0]) / train.windows.bptt) if scale_rate else (lambda batch: 1.0)
-    return Task(model, language_model.layer_groups(model), lambda epoch: len(train.lengths(epoch)), train.batches, loss, evaluate,
-                "valid_loss", "tokens", lambda value: f"loss {value:.3f}, perplexity {math.exp(min(20, value)):,.1f}", rate_factor)
+    return Task(model, language_model.layer_groups(model), lambda epoch: len(train.lengths(epoch)), train.batches,
+                loss, evaluate, "valid_loss", "tokens",
+                lambda value: f"loss {value:.3f}, perplexity {math.exp(min(20, value)):,.1f}", rate_factor)
 
 
 def language_model_result(figures: dict, train, valid, device: torch.device) -> dict:
     "What run.json says of a language model."
-    return dict(valid_loss=figures["valid_loss"], valid_perplexity=figures["valid_perplexity"], valid_tokens=valid.tokens - 1,
-                train_tokens=train.tokens, tokens_per_second=figures["tokens_per_second"], peak_memory_bytes=peak_memory(device))
+    return dict(valid_loss=figures["valid_loss"], valid_perplexity=figures["valid_perplexity"],
+                valid_tokens=valid.tokens - 1, train_tokens=train.tokens,
+                tokens_per_second=figures["tokens_per_second"], peak_memory_bytes=peak_memory(device))
 
 
 def classifier_task(model: Classifier, train, valid, regularization: Regularization, dtype: torch.dtype) -> Task:
@@ -39,11 +42,12 @@ def classifier_task(model: Classifier, train, valid, regularization: Regularizat
     device = model.encoder.embedding.device
 
     def loss(batch, state, rng: Generator):
-        return model.loss(batch.ids.to(device), batch.lengths.to(device), batch.targets.to(device), regularization, rng, dtype)
+        return model.loss(batch.ids.to(device), batch.lengths.to(device), batch.targets.to(device), regularization,
+                          rng, dtype)
 
     def evaluate() -> dict[str, float]:
         p = class_probabilities(model, valid.batches(), len(valid.docs), dtype)
         return dict(valid_loss=log_loss(p, valid.docs.targets), valid_error=percent_wrong(p, valid.docs.targets))
 
-    return Task(model, classifier.layer_groups(model), lambda epoch: len(train.plan(epoch)), train.batches, loss, evaluate,
-                "valid_error", "documents", lambda value: f"loss {value:.3f}")
+    return Task(model, classifier.layer_groups(model), lambda epoch: len(train.plan(epoch)), train.batches, loss,
+                evaluate, "valid_error", "documents", lambda value: f"loss {value:.3f}")

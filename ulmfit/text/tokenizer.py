@@ -25,9 +25,9 @@ def _blank(lang: str):
 @dataclass(frozen=True)
 class TextSettings:
     "The tokenizer by name."
-    tokenizer: str = field(default="spacy", metadata=dict(choices=KINDS))  # spacy | words (text that is tokenised already)
+    tokenizer: str = field(default="spacy", metadata=dict(choices=KINDS))  # spacy | words (text tokenised already)
     lang: str = "en"  # spaCy's code of the language
-    rules: str = field(default="fastai", metadata=dict(choices=tuple(NAMED_RULES)))  # thresholds of the text rules: fastai | scripts
+    rules: str = field(default="fastai", metadata=dict(choices=tuple(NAMED_RULES)))  # text rules: fastai | scripts
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,7 @@ class Tokenizer:
 
     def __call__(self, text: str) -> list[str]:
         if self.kind == "words":
-            return [UNK if w == "<unk>" else w for line in text.removesuffix("\n").split("\n") for w in (*line.split(), EOS)]
+            lines = text.removesuffix("\n").split("\n")
+            return [UNK if w == "<unk>" else w for line in lines for w in (*line.split(), EOS)]
         # spaCy reads at most 2**30 characters in one go, which no single document reaches.
         return [BOS, *mark((t.text for t in _blank(self.lang)(clean(text, self.rules))), self.rules)]

@@ -21,13 +21,15 @@ class Vocab:
     "An ordered list of tokens; the special tokens come first, xxunk is 0 and xxpad is 1."
     def __init__(self, tokens: Sequence[str]):
         self.tokens = list(tokens)
-        if tuple(self.tokens[:len(SPECIALS)]) != SPECIALS: raise ValueError("a vocabulary starts with the special tokens")
+        if tuple(self.tokens[:len(SPECIALS)]) != SPECIALS:
+            raise ValueError("a vocabulary starts with the special tokens")
         self.index = {t: i for i, t in enumerate(self.tokens)}
         if len(self.index) != len(self.tokens): raise ValueError("a token stands twice in the vocabulary")
         self.unk, self.pad, self.bos = self.index[UNK], self.index[PAD], self.index[BOS]
 
     @classmethod
-    def from_counts(cls, tokens: Sequence[str], counts: Sequence[int], max_size: int = 60_000, min_freq: int = 3) -> "Vocab":
+    def from_counts(cls, tokens: Sequence[str], counts: Sequence[int], max_size: int = 60_000,
+                    min_freq: int = 3) -> "Vocab":
         """The `max_size` most frequent tokens (special ones included) that occur at least `min_freq` times.
 
         Ties go by the token itself, so the same counts give the same vocabulary in any order.
@@ -64,7 +66,7 @@ def sources(new: Vocab, old: Vocab) -> np.ndarray:
 
 
 def coverage(new: Vocab, old: Vocab, counts: np.ndarray) -> str:
-    "One line on how much of `new` was known to `old`: types, running tokens (by `counts` per id of `new`), what is missing."
+    "One line on how much of `new` was in `old`: types, running tokens (by `counts` per id of `new`), what is missing."
     missing = sources(new, old) < 0
     known = 100 * (1 - counts[missing].sum() / max(1, counts.sum()))
     top = sorted(np.flatnonzero(missing), key=lambda i: -counts[i])[:8]

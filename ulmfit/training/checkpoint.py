@@ -8,7 +8,7 @@ from fastcore.script import CliError
 
 
 def write_whole(path: Path, write: Callable[[Path], None]):
-    "Let `write` fill a temporary file beside `path`, then put it in place: what was there stays until the new one is complete."
+    "Let `write` fill a temporary file beside `path`, then put it in place: the old stays until the new is complete."
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -27,4 +27,5 @@ def save(path: Path, state: dict): write_whole(path, lambda p: torch.save(state,
 def load(path: Path) -> dict:
     "Plain types and tensors only: nothing that is loaded can run code."
     try: return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as e: raise CliError(f"{path} cannot be read ({str(e).splitlines()[0]}); remove it to begin again") from e
+    except Exception as e:
+        raise CliError(f"{path} cannot be read ({str(e).splitlines()[0]}); remove it to begin again") from e

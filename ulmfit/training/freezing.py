@@ -28,14 +28,15 @@ class Unfreezing:
     "Epochs, and the plan that spends them."
     epochs: int = 1  # all phases together
     plan: str = "full"  # full | last | gradual | scripts | chain_thaw
-    phases: list = field(default_factory=list)  # explicit phases instead of a plan: [{"last": 1, "epochs": 1, "lr": 0.02}, …]
+    phases: list = field(default_factory=list)  # phases instead of a plan: [{"last": 1, "epochs": 1, "lr": 0.02}, …]
 
     def of(self, groups: int) -> list[Phase]:
         "The phases, for a model of so many groups."
         if self.phases:
             known = {f.name for f in fields(Phase)}
             for p in self.phases:
-                if unknown := set(p) - known: raise CliError(f"a phase has no {', '.join(sorted(unknown))}; it has: {', '.join(sorted(known))}")
+                if unknown := set(p) - known:
+                    raise CliError(f"a phase has no {', '.join(sorted(unknown))}; it has: {', '.join(sorted(known))}")
             return [Phase(**p) for p in self.phases]
         plans = dict(full=full, last=last_only, gradual=gradual, scripts=scripts, chain_thaw=chain_thaw)
         if self.plan not in plans: raise CliError(f"no plan is called {self.plan!r}; there are: {', '.join(plans)}")
@@ -53,7 +54,7 @@ def last_only(epochs: int, groups: int) -> list[Phase]:
 
 
 def gradual(epochs: int, groups: int) -> list[Phase]:
-    "Gradual unfreezing (section 3.3): the last group one epoch, then one more group each epoch, then all until the end."
+    "Gradual unfreezing (section 3.3): the last group one epoch, then one more each epoch, then all until the end."
     steps = [Phase(1, last=n) for n in range(1, groups)][:epochs]
     return [*steps, Phase(epochs - len(steps))]
 

@@ -1,7 +1,7 @@
 """The training loop, for every stage: it is handed batches and a loss and does not know what they come from.
 
 Everything that a run needs to continue is in one dictionary: where it is (epoch, step), weights, optimizer, the
-generator of the dropout masks, the hidden state that goes from window to window, the metrics so far and the best of them.
+generator of the dropout masks, the hidden state that goes from window to window, the metrics so far and their best.
 """
 import math, sys, time
 from collections.abc import Callable, Iterator
@@ -23,7 +23,7 @@ from .step import step
 class Training:
     "When to look, stop and save."
     max_steps: int = 0  # stop after so many steps, the schedule fitted to them (0: the epochs decide)
-    schedule_over: str = field(default="phase", metadata=dict(choices=("phase", "run")))  # one schedule a phase, or one for all: phase | run
+    schedule_over: str = field(default="phase", metadata=dict(choices=("phase", "run")))  # one for each: phase | run
     patience: int = 0  # stop after so many epochs without a better validation (0: never)
     keep_best: bool = True  # end with the weights of the best epoch on validation, not the last
     checkpoint_minutes: float = 10.0  # save for continuation this often, and after every epoch
@@ -57,7 +57,8 @@ class Span:
 
 def spans(task: Task, phases: list[Phase], training: Training) -> list[Span]:
     "The run's epochs in order, with the stretch that each one's schedule covers."
-    sizes = [[task.steps(sum(p.epochs for p in phases[:i]) + e) for e in range(phase.epochs)] for i, phase in enumerate(phases)]
+    sizes = [[task.steps(sum(p.epochs for p in phases[:i]) + e) for e in range(phase.epochs)]
+             for i, phase in enumerate(phases)]
     total = sum(map(sum, sizes))
     end = min(total, training.max_steps or total)
     out, at, epoch = [], 0, 0
@@ -72,8 +73,8 @@ def spans(task: Task, phases: list[Phase], training: Training) -> list[Span]:
     return out
 
 
-def fit(task: Task, optimization: Optimization, schedule: Schedule, unfreezing: Unfreezing, training: Training, run: Run,
-        rng: Generator) -> dict:
+def fit(task: Task, optimization: Optimization, schedule: Schedule, unfreezing: Unfreezing, training: Training,
+        run: Run, rng: Generator) -> dict:
     """Train by the plan, with an evaluation after every epoch, and leave the model with the weights that it ends with.
 
     Returns that epoch's row of the metrics, and tokens or documents per second of training.
@@ -82,7 +83,8 @@ def fit(task: Task, optimization: Optimization, schedule: Schedule, unfreezing: 
     plan = spans(task, unfreezing.of(len(task.groups)), training)
     end = training.max_steps or math.inf
     total = int(min(end, sum(task.steps(s.epoch) for s in plan)))
-    at = dict(step=0, epoch=0, batch=0, carry=None, rows=[], best=None, lr=0.0, count=0, sum=0.0, seen=0, train_seconds=0.0, other_seconds=0.0)
+    at = dict(step=0, epoch=0, batch=0, carry=None, rows=[], best=None, lr=0.0, count=0, sum=0.0, seen=0,
+              train_seconds=0.0, other_seconds=0.0)
     if run.checkpoint.exists(): restore(checkpoint.load(run.checkpoint), at, model, optimizer, rng)
     device = next(model.parameters()).device
     bar = tqdm(total=total, initial=at["step"], unit="step", disable=not sys.stderr.isatty(), leave=False)
@@ -97,7 +99,8 @@ def fit(task: Task, optimization: Optimization, schedule: Schedule, unfreezing: 
             if at["step"] >= end: break
             t = at["step"] - span.schedule_start
             at["lr"] = (span.phase.lr or optimization.lr) * shape.factor(t, span.schedule_steps)
-            set_rate(optimizer, at["lr"] * task.rate_factor(batch), shape.momentum(t, span.schedule_steps, optimization.beta1))
+            momentum = shape.momentum(t, span.schedule_steps, optimization.beta1)
+            set_rate(optimizer, at["lr"] * task.rate_factor(batch), momentum)
             loss = task.loss(batch, to(at["carry"], device), rng)
             value = step(loss, optimizer, optimization.clip, f"step {at['step'] + 1}, rate {at['lr']:.3g}")
             at |= dict(carry=loss.state, step=at["step"] + 1, batch=at["batch"] + 1, count=at["count"] + loss.targets,
@@ -112,8 +115,9 @@ def fit(task: Task, optimization: Optimization, schedule: Schedule, unfreezing: 
         with averaged(optimizer):
             figures = task.evaluate()
             at["other_seconds"] += lap()
+            seconds = round(at["train_seconds"] + at["other_seconds"], 3)
             at["rows"].append(dict(step=at["step"], epoch=span.epoch + 1) | {task.unit: at["count"]} | dict(
-                lr=at["lr"], train_loss=at["sum"] / max(1, at["seen"]), **figures, seconds=round(at["train_seconds"] + at["other_seconds"], 3)))
+                lr=at["lr"], train_loss=at["sum"] / max(1, at["seen"]), **figures, seconds=seconds))
             if at["best"] is None or figures[task.monitor] < at["best"]["value"]:
                 at["best"] = dict(value=figures[task.monitor], row=len(at["rows"]) - 1)
                 if training.keep_best: checkpoint.save(run.best, model.state_dict())
@@ -122,7 +126,8 @@ def fit(task: Task, optimization: Optimization, schedule: Schedule, unfreezing: 
         save(run, at, model, optimizer, rng)
         saved = time.monotonic()
         run.metrics(at["rows"])
-        bar.write(f"epoch {span.epoch + 1}: " + ", ".join(f"{k} {at['rows'][-1][k]:.4g}" for k in ("train_loss", *figures, "seconds")), file=sys.stdout)
+        shown = ", ".join(f"{k} {at['rows'][-1][k]:.4g}" for k in ("train_loss", *figures, "seconds"))
+        bar.write(f"epoch {span.epoch + 1}: " + shown, file=sys.stdout)
     bar.close()
 
     if training.keep_best: model.load_state_dict(checkpoint.load(run.best))
@@ -160,7 +165,8 @@ def to(carry, device: torch.device):
 
 
 def save(run: Run, at: dict, model: nn.Module, optimizer: torch.optim.Optimizer, rng: Generator):
-    checkpoint.save(run.checkpoint, dict(at=at, model=model.state_dict(), optimizer=optimizer.state_dict(), rng=rng.get_state()))
+    checkpoint.save(run.checkpoint, dict(at=at, model=model.state_dict(), optimizer=optimizer.state_dict(),
+                                         rng=rng.get_state()))
 
 
 def restore(state: dict, at: dict, model: nn.Module, optimizer: torch.optim.Optimizer, rng: Generator):

@@ -29,7 +29,8 @@ class Optimization:
 
 def group_factors(o: Optimization, groups: int) -> list[float]:
     "Discriminative fine-tuning (section 3.2): each group's factor on the rate."
-    if o.rates and len(o.rates) != groups: raise CliError(f"--rates has {len(o.rates)} factors, the model has {groups} groups")
+    if o.rates and len(o.rates) != groups:
+        raise CliError(f"--rates has {len(o.rates)} factors, the model has {groups} groups")
     return o.rates or [o.discriminative ** (i + 1 - groups) for i in range(groups)]
 
 
@@ -44,7 +45,8 @@ def build(groups: dict[str, list[nn.Parameter]], o: Optimization) -> Optimizer:
                  adamw=lambda: AdamW(parts, o.lr, (o.beta1, o.beta2), o.eps, fused=True),
                  sgd=lambda: SGD(parts, o.lr),
                  ntasgd=lambda: ASGD(parts, o.lr, lambd=0.0, alpha=0.0, t0=NOT_YET))
-    if o.optimizer not in kinds: raise CliError(f"no optimizer is called {o.optimizer!r}; there are: {', '.join(kinds)}")
+    if o.optimizer not in kinds:
+        raise CliError(f"no optimizer is called {o.optimizer!r}; there are: {', '.join(kinds)}")
     return kinds[o.optimizer]()
 
 
@@ -57,13 +59,18 @@ def set_rate(optimizer: Optimizer, lr: float, beta1: float):
             if "eta" in (state := optimizer.state.get(p, {})): state["eta"].fill_(g["lr"])
 
 
-def averaging(optimizer: Optimizer) -> bool: return isinstance(optimizer, ASGD) and optimizer.param_groups[0]["t0"] < NOT_YET
+def averaging(optimizer: Optimizer) -> bool:
+    return isinstance(optimizer, ASGD) and optimizer.param_groups[0]["t0"] < NOT_YET
 
 
 def maybe_average(optimizer: Optimizer, losses: list[float], nonmono: int):
-    "NT-ASGD's trigger (Merity et al. 2018, algorithm 1): average from here on if the last loss is worse than the best of those `nonmono` ago."
+    """NT-ASGD's trigger (Merity et al. 2018, algorithm 1).
+
+    Average from here on if the last loss is worse than the best of those `nonmono` ago.
+    """
     *past, last = losses
-    if isinstance(optimizer, ASGD) and not averaging(optimizer) and len(past) > nonmono and last > min(past[:len(past) - nonmono]):
+    waiting = isinstance(optimizer, ASGD) and not averaging(optimizer)
+    if waiting and len(past) > nonmono and last > min(past[:len(past) - nonmono]):
         steps = max(float(s["step"]) for s in optimizer.state.values())
         for g in optimizer.param_groups: g["t0"] = steps - 1
 
@@ -71,7 +78,9 @@ def maybe_average(optimizer: Optimizer, losses: list[float], nonmono: int):
 @contextmanager
 def averaged(optimizer: Optimizer) -> Iterator[None]:
     "The averaged weights for the while; without averaging, nothing changes."
-    if not averaging(optimizer): yield; return
+    if not averaging(optimizer):
+        yield
+        return
     params = [p for g in optimizer.param_groups for p in g["params"] if "ax" in optimizer.state.get(p, {})]
     own = [p.detach().clone() for p in params]
     with torch.no_grad():

@@ -17,12 +17,14 @@ def commit() -> str | None:
     "The commit of the code that runs, `+` if it is changed; None outside a repository."
     def git(*args): return subprocess.run(["git", *args], cwd=Path(__file__).parent, capture_output=True, text=True)
     head = git("rev-parse", "HEAD")
-    return head.stdout.strip() + ("+" if git("status", "--porcelain", "-uno").stdout else "") if head.returncode == 0 else None
+    return (head.stdout.strip() + ("+" if git("status", "--porcelain", "-uno").stdout else "")
+            if head.returncode == 0 else None)
 
 
 def peak_memory(device: torch.device) -> int:
     "Bytes: of the device where it is a GPU, else resident memory of the process, at their highest."
-    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return (torch.cuda.max_memory_allocated(device) if device.type == "cuda"
+            else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 
 
 def csv_text(rows: list[dict], columns: list[str] | None = None) -> str:
@@ -43,18 +45,22 @@ class Run:
         old = self._read()
         if old is not None:
             for part in ("stage", "settings", "seed", *about):
-                if old.get(part) != self.record[part]: raise CliError(f"{self.folder} holds another run ({difference(part, old.get(part), self.record[part])}); "
-                                                                      "give another --out, or remove the folder")
+                if old.get(part) != self.record[part]:
+                    what = difference(part, old.get(part), self.record[part])
+                    raise CliError(f"{self.folder} holds another run ({what}); "
+                                   "give another --out, or remove the folder")
         self.result = None if old is None else old.get("result")
-        self.record |= dict(device=str(device), machine=platform.processor() or platform.machine(), threads=torch.get_num_threads(),
-                            versions=dict(python=platform.python_version(), ulmfit=__version__) | {p: version(p) for p in PACKAGES}, commit=commit())
+        versions = dict(python=platform.python_version(), ulmfit=__version__) | {p: version(p) for p in PACKAGES}
+        self.record |= dict(device=str(device), machine=platform.processor() or platform.machine(),
+                            threads=torch.get_num_threads(), versions=versions, commit=commit())
         if self.result is None: self.write()
 
     def _read(self) -> dict | None:
         path = self.folder / "run.json"
         if not path.exists(): return None
         try: return json.loads(path.read_text())
-        except ValueError: raise CliError(f"{path} is damaged; remove the folder {self.folder} to begin again") from None
+        except ValueError:
+            raise CliError(f"{path} is damaged; remove the folder {self.folder} to begin again") from None
 
     @property
     def checkpoint(self) -> Path: return self.folder / "checkpoint" / "state.pt"
@@ -80,5 +86,6 @@ class Run:
 def difference(name: str, old, new) -> str:
     "Where two values differ, in words."
     if isinstance(old, dict) and isinstance(new, dict):
-        return ", ".join(difference(k, old.get(k), new.get(k)) for k in sorted({*old, *new}) if old.get(k) != new.get(k))
+        names = sorted({*old, *new})
+        return ", ".join(difference(k, old.get(k), new.get(k)) for k in names if old.get(k) != new.get(k))
     return f"{name}: {old} there, {new} here"

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 def slanted_triangular(t: int, total: int, cut_frac: float = 0.1, ratio: float = 32) -> float:
     """Slanted triangular learning rates (section 3.2): up to 1 until the step `cut`, then down, never below 1/ratio.
 
-    The paper divides by cut·(1/cut_frac - 1), which turns negative where 1/cut_frac does not divide `total`; T - cut is
-    the same where it does. With no room for a descent (total = 1) the rate is at its peak.
+    The paper divides by cut·(1/cut_frac - 1), which turns negative where 1/cut_frac does not divide `total`; T - cut
+    is the same where it does. With no room for a descent (total = 1) the rate is at its peak.
     """
     cut = max(1, math.floor(total * cut_frac))
     p = t / cut if t < cut and total > 1 else 1 - (t - cut) / (total - cut) if total > cut else 1.0
@@ -30,7 +30,8 @@ def one_cycle(t: int, total: int, pct_start: float = 0.25, div: float = 25, div_
 def one_cycle_momentum(t: int, total: int, pct_start: float, high: float, low: float) -> float:
     "The momentum that goes with `one_cycle`: down while the rate rises, up again."
     x = t / total
-    return cosine_between(high, low, x / pct_start) if x < pct_start else cosine_between(low, high, (x - pct_start) / (1 - pct_start))
+    return (cosine_between(high, low, x / pct_start) if x < pct_start
+            else cosine_between(low, high, (x - pct_start) / (1 - pct_start)))
 
 
 def cosine(t: int, total: int) -> float:
@@ -41,10 +42,13 @@ def cosine(t: int, total: int) -> float:
 def constant(t: int, total: int) -> float: return 1.0
 
 
+SHAPES = ("stlr", "one_cycle", "cosine", "constant")
+
+
 @dataclass(frozen=True)
 class Schedule:
     "Which schedule, and its shape."
-    schedule: str = field(default="stlr", metadata=dict(choices=("stlr", "one_cycle", "cosine", "constant")))  # stlr | one_cycle | cosine | constant
+    schedule: str = field(default="stlr", metadata=dict(choices=SHAPES))  # stlr | one_cycle | cosine | constant
     cut_frac: float = 0.1  # stlr: share of the steps on which the rate rises
     ratio: float = 32.0  # stlr: highest over lowest rate
     pct_start: float = 0.25  # one_cycle: share of the steps on which the rate rises

@@ -20,7 +20,7 @@ def default_of(field):
 
 
 def flags(*blocks: type):
-    "Decorator: gives a `main(…, **given)` a flag for each field of the settings classes `blocks`; one not given is None."
+    "Decorator: gives a `main(…, **given)` a flag for each field of the classes `blocks`; one not given is None."
     def add(main):
         own = [p for p in inspect.signature(main).parameters.values() if p.kind != p.VAR_KEYWORD]
         extra = []
@@ -33,7 +33,8 @@ def flags(*blocks: type):
                 elif kind is list: kind, how = json.loads, dict(metavar="(json)")
                 elif get_args(kind): kind = get_args(kind)[0]
                 help = f"{docs[field.name] or ''} ({default})".replace("%", "%%")
-                extra.append(inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind, help, how]))
+                extra.append(inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=None,
+                                               annotation=Annotated[kind, help, how]))
         main.__signature__ = inspect.signature(main).replace(parameters=own + extra)
         main.__annotations__ |= {p.name: p.annotation for p in extra}
         return main
@@ -43,7 +44,9 @@ def flags(*blocks: type):
 def preset(name: str, stage: str) -> dict:
     "The values that a preset (a name, or a TOML file) has for a stage."
     path = PRESETS / f"{name}.toml" if not name.endswith(".toml") else Path(name)
-    if not path.is_file(): raise CliError(f"no preset is called {name!r}; there are: {', '.join(sorted(p.stem for p in PRESETS.glob('*.toml')))}")
+    if not path.is_file():
+        known = ", ".join(sorted(p.stem for p in PRESETS.glob("*.toml")))
+        raise CliError(f"no preset is called {name!r}; there are: {known}")
     try: return tomllib.loads(path.read_text()).get(stage, {})
     except tomllib.TOMLDecodeError as e: raise CliError(f"{path}: {e}") from None
 
@@ -51,7 +54,8 @@ def preset(name: str, stage: str) -> dict:
 def choose(blocks: Sequence[type], values: dict, given: dict) -> list:
     "An instance of each settings class: `given` where it is not None, else the preset's `values`, else the default."
     known = {f.name for b in blocks for f in fields(b)}
-    if unknown := set(values) - known: raise CliError(f"the preset sets {', '.join(sorted(unknown))}, which this stage does not know")
+    if unknown := set(values) - known:
+        raise CliError(f"the preset sets {', '.join(sorted(unknown))}, which this stage does not know")
     merged = values | {k: v for k, v in given.items() if v is not None}
     for block in blocks:
         for f in fields(block):

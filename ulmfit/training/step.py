@@ -15,7 +15,8 @@ def step(loss, optimizer: Optimizer, clip: float, where: str) -> float:
     params = [p for g in optimizer.param_groups for p in g["params"] if p.grad is not None]
     norm = clip_grad_norm_(params, clip or math.inf, foreach=True)
     if not math.isfinite(value := float(loss.objective.detach())) or not math.isfinite(float(norm)):
-        raise CliError(f"{where}: loss {value:.4g}, gradient norm {float(norm):.4g}: the run has diverged; lower --lr or set --clip")
+        raise CliError(f"{where}: loss {value:.4g}, gradient norm {float(norm):.4g}: "
+                       "the run has diverged; lower --lr or set --clip")
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     return float(loss.value)
