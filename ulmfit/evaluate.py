@@ -28,9 +28,9 @@ def read_split(data: Corpus, of: Bundle, split: str, record: dict) -> Documents:
     "A split in the bundle's numbering; one that was held out for the run is found again by the run's seed."
     splits, settings = data.words(of.vocab), record.get("settings", {})
     seed = record.get("split_seed", record.get("seed", 0))
-    for name in ("test", "valid"):
-        if name not in splits and f"{name}_fraction" in settings and data.fingerprint == record.get("data"):
-            splits = with_held_out(splits, name, settings[f"{name}_fraction"], seed)
+    held_out = [n for n in ("test", "valid") if f"{n}_fraction" in settings and data.fingerprint == record.get("data")]
+    for name in held_out if split == "train" or split not in splits else []:
+        splits = with_held_out(splits, name, settings[f"{name}_fraction"], seed)
     if split not in splits: raise CliError(f"{data.name} has no split {split}; it has: {', '.join(splits)}")
     return splits[split]
 
@@ -78,13 +78,10 @@ def main(
     if not name: raise CliError("which data? give --corpus or --dataset")
     kind = "classification" if bundles[0].kind == CLASSIFIER else "lm" if corpus else None
 
-    def docs_of(b: Bundle) -> Documents:
-        data = prepared(name, kind, Tokenizer.from_dict(b.tokenizer), text_column, label_column, encoding)
-        return read_split(data, b, split, record)
-
-    if bundles[0].kind == LANGUAGE_MODEL:
-        figures = language_model_figures(bundles[0], docs_of(bundles[0]), batch, dtype)
+    docs = [read_split(prepared(name, kind, Tokenizer.from_dict(b.tokenizer), text_column, label_column, encoding),
+                       b, split, record) for b in bundles]
+    if bundles[0].kind == LANGUAGE_MODEL: figures = language_model_figures(bundles[0], docs[0], batch, dtype)
     else:
-        p = probabilities(bundles, docs_of, dtype)
-        figures = classifier_figures(p, docs_of(bundles[0]).targets, bundles[0].classes)
+        p = probabilities(bundles, docs, dtype)
+        figures = classifier_figures(p, docs[0].targets, bundles[0].classes)
     print(json.dumps(dict(runs=[str(p) for p in paths], data=name, split=split) | figures))

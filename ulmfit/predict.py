@@ -36,7 +36,7 @@ def main(
     paths = [runs] if isinstance(runs, (str, Path)) else runs
     bundles = [bundle.load(Path(r), bundle.CLASSIFIER).to(where) for r in paths]
     texts = read_texts(input, text_column, encoding)
-    classes, p = bundles[0].classes, probabilities(bundles, lambda b: documents(b, texts), dtype)
+    classes, p = bundles[0].classes, probabilities(bundles, [documents(b, texts) for b in bundles], dtype)
     rows = [dict(label=classes[row.argmax()]) | {c: f"{x:.6f}" for c, x in zip(classes, row)} for row in p]
     table = csv_text(rows, ["label", *classes])
     if output == "-": sys.stdout.write(table)

@@ -9,7 +9,7 @@
 The ids are those of the corpus's own complete lexicon. A stage chooses its vocabulary (its own size and minimum
 frequency, or the one of the model that it starts from) and sees the ids through a table: nothing is prepared twice.
 """
-import hashlib, json, os, shutil
+import hashlib, json, os, shutil, sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -96,7 +96,8 @@ def with_held_out(splits: dict[str, Documents], name: str, fraction: float, seed
     "The splits, with `name` held out of the training documents where it is missing; that is said."
     if name in splits: return splits
     kept, held = hold_out(splits["train"], fraction, seed)
-    print(f"no {name} split: {len(held):,} of {len(kept) + len(held):,} training documents are held out (seed {seed})")
+    print(f"no {name} split: {len(held):,} of {len(kept) + len(held):,} training documents are held out (seed {seed})",
+          file=sys.stderr)
     return splits | {"train": splits["train"].select(kept), name: splits["train"].select(held)}
 
 

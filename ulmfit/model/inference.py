@@ -1,5 +1,5 @@
 """Trained models at work on texts: class probabilities of one classifier or of several, document and token vectors."""
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -23,17 +23,17 @@ def in_batches(bundle: Bundle, docs: Documents) -> DocumentBatches:
     return DocumentBatches(docs, bundle.vocab.pad, BATCH, TOKENS, backwards=bundle.backwards)
 
 
-def probabilities(bundles: Sequence[Bundle], docs_of: Callable[[Bundle], Documents], dtype: torch.dtype) -> np.ndarray:
-    "Class probabilities (documents, classes); of several classifiers, forwards and backwards ones say, their mean."
+def probabilities(bundles: Sequence[Bundle], docs: Sequence[Documents], dtype: torch.dtype) -> np.ndarray:
+    """Class probabilities (documents, classes); of several classifiers, forwards and backwards ones say, their mean.
+
+    `docs` has the same documents once for each bundle, in its numbering.
+    """
     for other in bundles[1:]:
         if other.classes != bundles[0].classes:
             raise CliError("these classifiers do not tell the same classes apart: "
                            f"{', '.join(bundles[0].classes)} and {', '.join(other.classes)}")
-    each = []
-    for bundle in bundles:
-        docs = docs_of(bundle)
-        each.append(class_probabilities(bundle.model, in_batches(bundle, docs).batches(), len(docs), dtype))
-    return np.mean(each, axis=0)
+    return np.mean([class_probabilities(b.model, in_batches(b, d).batches(), len(d), dtype)
+                    for b, d in zip(bundles, docs)], axis=0)
 
 
 @torch.no_grad()
