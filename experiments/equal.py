@@ -1,13 +1,15 @@
 """Is our language model the one that others train? Against fastai 2.8.12, in its own environment (`make bench-peers`).
 
     python -m experiments.equal logits      the same weights give the same logits in evaluation
+    python -m experiments.equal steps       the same start and no dropout: the same loss after 40 steps of training
     python -m experiments.equal train       WikiText-2, equal settings, three seeds each: validation perplexities
-    python -m experiments.equal             both; figures in experiments/results/equal.json
+    python -m experiments.equal             all three; figures in experiments/results/equal.json
 
-Words as WikiText has them, the 10,000 most frequent (so that it takes minutes, not hours). Architecture, batch, windows, dropouts, AR and TAR, optimizer, schedule and
-number of steps are the same; the seeds' draws cannot be. Needs WikiText-2 (ULMFIT_DATA, or data/downloads).
+Words as WikiText has them, the 10,000 most frequent (so that it takes minutes, not hours). Architecture, batch, windows,
+dropouts, AR and TAR, optimizer, schedule and number of steps are the same; the seeds' draws cannot be. Needs WikiText-2
+(ULMFIT_DATA, or data/downloads).
 """
-import json, subprocess
+import json, shutil, subprocess
 from pathlib import Path
 from statistics import mean, stdev
 
@@ -16,15 +18,23 @@ import torch
 from fastcore.script import call_parse
 
 from ulmfit.corpus.prepare import prepared
-from ulmfit.model.encoder import Architecture, Encoder
-from ulmfit.model.language_model import LanguageModel
-from ulmfit.text.tokenizer import TextSettings, Tokenizer
+from ulmfit.corpus.store import Documents
+from ulmfit.corpus.stream import LanguageModelStream, Windows
+from ulmfit.model.encoder import Architecture, Dropouts, Encoder
+from ulmfit.model.language_model import LanguageModel, Regularization
+from ulmfit.model.tasks import language_model_task
 from ulmfit.pretrain import main as pretrain
+from ulmfit.text.tokenizer import TextSettings, Tokenizer
+from ulmfit.training.freezing import Unfreezing
+from ulmfit.training.loop import Training, fit
+from ulmfit.training.optimizers import Optimization
+from ulmfit.training.records import Run
+from ulmfit.training.schedules import Schedule
 
 WORK, RESULT = Path(__file__).parent / "work" / "equal", Path(__file__).parent / "results" / "equal.json"
 PEER = [".venv-peers/bin/python", "experiments/peer_fastai.py"]
-SETTINGS = dict(vocab=10_000, emb=100, hidden=200, layers=2, batch=32, bptt=70, steps=200, lr=5e-3, beta1=0.8, beta2=0.99, eps=1e-8,
-                weight_decay=0.0, clip=0.25, alpha=2.0, beta=1.0,
+SETTINGS = dict(vocab=10_000, emb=100, hidden=200, layers=2, batch=32, bptt=70, steps=200, lr=5e-3, beta1=0.8,
+                beta2=0.99, eps=1e-8, weight_decay=0.0, clip=0.25, alpha=2.0, beta=1.0,
                 dropouts=dict(output=0.1, hidden=0.15, input=0.25, embedding=0.02, weight=0.2),
                 schedule="one_cycle", pct_start=0.25, div=25.0, div_final=1e5, bias=True, ar_on="dropped")
 SEEDS = (0, 1, 2)
@@ -35,7 +45,6 @@ def same_logits() -> float:
     torch.manual_seed(0)
     model = LanguageModel(Encoder(5000, Architecture())).eval()
     torch.nn.init.normal_(model.decoder_bias)
-    WORK.mkdir(parents=True, exist_ok=True)
     np.savez(WORK / "weights.npz", **{k: v.numpy() for k, v in model.state_dict().items()})
     ids = torch.randint(0, 5000, (40, 4))
     np.save(WORK / "ids.npy", ids.numpy())
@@ -43,6 +52,44 @@ def same_logits() -> float:
                     "--out", WORK / "logits.npy"], check=True)
     with torch.no_grad(): ours, _ = model(ids)
     return float(np.abs(ours.numpy() - np.load(WORK / "logits.npy")).max())
+
+
+def words() -> dict[str, np.ndarray]:
+    "WikiText-2's splits as flat ids."
+    data = prepared("wikitext-2", "lm", Tokenizer.named(TextSettings("words")))
+    vocab = data.vocab(["train"], SETTINGS["vocab"], 1)
+    return {split: docs.take(slice(None)) for split, docs in data.words(vocab).items()}
+
+
+def peer_trains(settings: dict, train: np.ndarray, valid: np.ndarray, out: Path, *options) -> dict:
+    "fastai's result, by the script in its own environment; kept in `out`."
+    if not out.exists():
+        for name, ids in (("train", train), ("valid", valid)): np.save(WORK / f"{name}.npy", ids)
+        (WORK / "settings.json").write_text(json.dumps(settings))
+        subprocess.run([*PEER, "train", "--train", WORK / "train.npy", "--valid", WORK / "valid.npy",
+                        "--settings", WORK / "settings.json", "--out", out, *options], check=True)
+    return json.loads(out.read_text())
+
+
+def same_training(steps: int = 40) -> dict:
+    "Validation loss after some steps from the same weights, dropout off, in both implementations."
+    s = SETTINGS | dict(steps=steps, dropouts=dict.fromkeys(SETTINGS["dropouts"], 0.0))
+    whole = 1 + s["batch"] * s["bptt"] * steps  # a stream that the columns share without a rest
+    train, valid = (ids[:whole] for ids in (words()["train"], words()["valid"]))
+    torch.manual_seed(0)
+    nothing = Dropouts(0.0, 0.0, 0.0, 0.0, 0.0)
+    model = LanguageModel(Encoder(s["vocab"], Architecture(s["emb"], s["hidden"], s["layers"]), nothing))
+    np.savez(WORK / "start.npz", **{k: v.numpy() for k, v in model.state_dict().items()})
+    peer = peer_trains(s, train, valid, WORK / "steps.json", "--seed", "0", "--init", WORK / "start.npz")
+
+    def stream(ids): return LanguageModelStream(Documents(ids, np.array([0, len(ids)])), s["batch"], Windows(s["bptt"]))
+    task = language_model_task(model, stream(train), stream(valid), Regularization(s["alpha"], s["beta"]), torch.float32)
+    optimization = Optimization("adamw", s["lr"], s["beta1"], s["beta2"], s["eps"], s["weight_decay"], clip=s["clip"])
+    shutil.rmtree(WORK / "steps", ignore_errors=True)
+    run = Run(WORK / "steps", "pretrain", [], 0, torch.device("cpu"))
+    schedule = Schedule("one_cycle", pct_start=s["pct_start"], div=s["div"], div_final=s["div_final"])
+    figures = fit(task, optimization, schedule, Unfreezing(), Training(), run, torch.Generator())
+    return dict(steps=steps, ulmfit=figures["valid_loss"], fastai=peer["valid_loss"])
 
 
 def ours(seed: int) -> dict:
@@ -63,27 +110,20 @@ def ours(seed: int) -> dict:
 
 def theirs(seed: int) -> dict:
     "A run of fastai on the same words."
-    text = Tokenizer.named(TextSettings("words"))
-    data = prepared("wikitext-2", "lm", text)
-    vocab = data.vocab(["train"], SETTINGS["vocab"], 1)
-    for split, docs in data.words(vocab).items(): np.save(WORK / f"{split}.npy", docs.take(slice(None)))
-    (WORK / "settings.json").write_text(json.dumps(SETTINGS))
-    out = WORK / f"fastai-{seed}.json"
-    if not out.exists():
-        subprocess.run([*PEER, "train", "--train", WORK / "train.npy", "--valid", WORK / "valid.npy",
-                        "--settings", WORK / "settings.json", "--seed", str(seed), "--out", out], check=True)
-    return json.loads(out.read_text())
+    splits = words()
+    return peer_trains(SETTINGS, splits["train"], splits["valid"], WORK / f"fastai-{seed}.json", "--seed", str(seed))
 
 
 @call_parse(pos=["what"])
 def main(
-    what: str = "both",  # logits | train | both
+    what: str = "all",  # logits | steps | train | all
 ):
     "Compare with fastai."
+    WORK.mkdir(parents=True, exist_ok=True)
     report = json.loads(RESULT.read_text()) if RESULT.exists() else {}
-    if what in ("logits", "both"): report["largest_difference_of_logits"] = same_logits()
-    if what in ("train", "both"):
-        WORK.mkdir(parents=True, exist_ok=True)
+    if what in ("logits", "all"): report["largest_difference_of_logits"] = same_logits()
+    if what in ("steps", "all"): report["valid_loss_from_the_same_start"] = same_training()
+    if what in ("train", "all"):
         runs = [run(seed) for seed in SEEDS for run in (theirs, ours)]
         for r in runs: r.pop("train_losses", None)
         found = {c: [r["valid_perplexity"] for r in runs if r["contender"] == c] for c in ("fastai", "ulmfit")}
