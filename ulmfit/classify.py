@@ -66,7 +66,8 @@ def main(
     # data: what is held out first, then the labelled sample
     old = None if model == "none" else bundle.load(model, bundle.LANGUAGE_MODEL, backwards=backwards or None)
     tokenizer = Tokenizer.from_dict(old.tokenizer) if old else Tokenizer.named(text)
-    data = prepared(dataset, "classification", tokenizer, text_column, label_column, encoding)
+    data = prepared(dataset, "classification", tokenizer, text_column, label_column, encoding, of_model=bool(old))
+    tokenizer = data.tokenizer
     vocab = old.vocab if old else data.vocab(["train"], vocab_settings.max_vocab, vocab_settings.min_freq)
     splits = with_held_out(data.words(vocab), "test", batching.test_fraction, split_seed)
     splits = with_held_out(splits, "valid", batching.valid_fraction, split_seed)

@@ -55,6 +55,9 @@ def main(
     rows = np.concatenate(ordered) if tokens else np.stack(ordered)
     write(output, rows)
     if tokens:
-        names = [dict(document=i, token=b.vocab.tokens[t]) for i, v in enumerate(ordered) for t in docs[i][-len(v):]]
+        names = []
+        for i, v in enumerate(ordered):
+            ids = docs[i][1:1 + len(v)] if b.backwards and len(v) < len(docs[i]) else docs[i][-len(v):]
+            names += [dict(document=i, token=b.vocab.tokens[t]) for t in ids]
         write_text(output.with_suffix(".tokens.csv"), csv_text(names, ["document", "token"]))
     print(f"{len(docs):,} documents, {rows.shape[0]:,} vectors of {rows.shape[1]:,} numbers in {output}")

@@ -32,7 +32,13 @@ def read_split(data: Corpus, of: Bundle, split: str, record: dict) -> Documents:
     for name in held_out if split == "train" or split not in splits else []:
         splits = with_held_out(splits, name, settings[f"{name}_fraction"], seed)
     if split not in splits: raise CliError(f"{data.name} has no split {split}; it has: {', '.join(splits)}")
-    return splits[split]
+    docs = splits[split]
+    if of.kind == CLASSIFIER:
+        if docs.labels is None: raise CliError(f"{data.name}: the split {split} has no labels")
+        if other := set(data.classes) - set(of.classes):
+            raise CliError(f"{data.name} has classes that the model does not know: {', '.join(sorted(other))}")
+        docs.labels = np.array([of.classes.index(c) for c in data.classes])[docs.labels]  # by name
+    return docs
 
 
 def language_model_figures(of: Bundle, docs: Documents, batch: int, dtype) -> dict:
@@ -76,10 +82,11 @@ def main(
     record = json.loads((paths[0] / "run.json").read_text()) if (paths[0] / "run.json").is_file() else {}
     name = dataset or corpus or record.get("corpus")
     if not name: raise CliError("which data? give --corpus or --dataset")
-    kind = "classification" if bundles[0].kind == CLASSIFIER else "lm" if corpus else None
+    kind = "classification" if bundles[0].kind == CLASSIFIER else None
+    if kind is None and (corpus or not dataset and record.get("stage") == "pretrain"): kind = "lm"
 
-    docs = [read_split(prepared(name, kind, Tokenizer.from_dict(b.tokenizer), text_column, label_column, encoding),
-                       b, split, record) for b in bundles]
+    docs = [read_split(prepared(name, kind, Tokenizer.from_dict(b.tokenizer), text_column, label_column, encoding,
+                                of_model=True), b, split, record) for b in bundles]
     if bundles[0].kind == LANGUAGE_MODEL: figures = language_model_figures(bundles[0], docs[0], batch, dtype)
     else:
         p = probabilities(bundles, docs, dtype)

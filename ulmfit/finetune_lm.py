@@ -56,7 +56,8 @@ def main(
 
     # data: the splits that are read, less the documents held out
     old = bundle.load(model, bundle.LANGUAGE_MODEL, backwards=backwards or None)
-    data = prepared(dataset, None, Tokenizer.from_dict(old.tokenizer), text_column, label_column, encoding)
+    data = prepared(dataset, None, Tokenizer.from_dict(old.tokenizer), text_column, label_column, encoding,
+                    of_model=True)
     names = lm_splits.split("+")
     if missing := set(names) - set(data.splits):
         raise CliError(f"{data.name} has no split {', '.join(missing)}; it has: {', '.join(data.splits)}")

@@ -73,8 +73,9 @@ def prepare(source: Source, tokenizer: Tokenizer, out: Path, workers: int | None
             raise CliError(f"{source.name}: there is no text in it")
         if source.kind == "classification": check_labels(source, writer, classes)
         order = source.classes or sorted(classes)
-        if set(order) != set(classes):
-            raise CliError(f"{source.name}: class {min(set(order) - set(classes))!r} has no example")
+        for c in sorted(set(order) ^ set(classes)):
+            what = "has no example" if c in order else f"is not one of the card's: {', '.join(order)}"
+            raise CliError(f"{source.name}: class {c!r} {what}")
         renumber = {n: order.index(c) for c, n in classes.items()}
         for _, labels in writer.splits.values(): labels[:] = [renumber[n] for n in labels]
         for split, n in source.expected.items():
@@ -93,12 +94,15 @@ def check_labels(source: Source, writer: CorpusWriter, classes: dict[str, int]):
 
 
 def prepared(name_or_path: str, kind: str | None, tokenizer: Tokenizer, text: str = "text", label: str = "label",
-             encoding: str = "utf-8") -> Corpus:
+             encoding: str = "utf-8", of_model: bool = False) -> Corpus:
     "A stage's corpus: a prepared folder as it is, anything else prepared under `data/prepared/`, once for its content."
     if (Path(name_or_path) / "manifest.json").is_file():
         corpus = Corpus(Path(name_or_path))
         if kind == "classification" and corpus.kind != kind:
             raise CliError(f"{name_or_path} has no labels: it was prepared for a language model")
+        if of_model and corpus.tokenizer != tokenizer:
+            raise CliError(f"{name_or_path} was prepared with {corpus.tokenizer}, "
+                           f"the model learnt with {tokenizer}; prepare it with the same")
         return corpus
     source = open_source(name_or_path, kind, text, label, encoding)
     key = hashlib.sha256(f"{FORMAT} {source.kind} {source.fingerprint()} {tokenizer}".encode()).hexdigest()[:12]

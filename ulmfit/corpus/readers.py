@@ -2,7 +2,7 @@
 
 Bad input ends with one line that names the file and the line or byte. Files may be plain, `.gz` or `.xz`.
 """
-import codecs, csv, gzip, io, lzma, re, sys, tarfile
+import codecs, csv, gzip, io, lzma, re, sys, tarfile, zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +11,7 @@ from fastcore.script import CliError
 
 Document = tuple[str, str | None]
 COMPRESSED = {".gz": gzip.open, ".xz": lzma.open}
-DAMAGE = (EOFError, lzma.LZMAError, gzip.BadGzipFile, tarfile.TarError)
+DAMAGE = (EOFError, lzma.LZMAError, gzip.BadGzipFile, zlib.error, tarfile.TarError)
 csv.field_size_limit(sys.maxsize)  # a review may be megabytes long
 
 
@@ -27,7 +27,7 @@ def first_bad_byte(path: Path, encoding: str) -> int:
             try: decoder.decode(block)
             except UnicodeDecodeError as e: return done - waiting + e.start
             done += len(block)
-    return done
+    return done - len(decoder.getstate()[0])  # the file ends within a character
 
 
 @contextmanager
@@ -69,7 +69,7 @@ def read_file(path: Path, encoding: str = "utf-8") -> Iterator[Document]:
 
 
 # A page's title has one `=` on either side, its sections have more.
-_title = re.compile(r"^ = [^=].*[^=] = $")
+_title = re.compile(r"^ = [^=](.*[^=])? = $")
 
 
 def read_wikitext(path: Path, encoding: str = "utf-8") -> Iterator[Document]:

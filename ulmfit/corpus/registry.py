@@ -109,6 +109,10 @@ def open_path(path: Path, kind: str | None, text: str, label: str, encoding: str
     places = [str(p.relative_to(path)) for p in files]
     name, identity = path.name.split(".")[0], f"{kind} {text} {label} {encoding} {places}"
 
+    def split_of(p):
+        "By the name of the file, or of a folder within `path` that it is in."
+        return next((s for q in (p, *(q for q in p.parents if path in q.parents)) if (s := split_name(q))), "train")
+
     def splits(): return [(split_name(p) or "train", p) for p in (tables if path.is_dir() else files)]
     def label_of(split): return label if kind == "classification" and split != "unsup" else None
 
@@ -126,7 +130,7 @@ def open_path(path: Path, kind: str | None, text: str, label: str, encoding: str
                 form = readers.sniff_text(p, encoding)
                 # in a folder of plain texts a file is a document
                 if form is readers.read_paragraphs and path.is_dir(): form = readers.read_file
-                yield from (((split_name(p) or split_name(p.parent) or "train"), d) for d in form(p, encoding))
+                yield from ((split_of(p), d) for d in form(p, encoding))
     return Source(name, kind, read, files, identity)
 
 

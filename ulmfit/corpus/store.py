@@ -96,6 +96,9 @@ def with_held_out(splits: dict[str, Documents], name: str, fraction: float, seed
     "The splits, with `name` held out of the training documents where it is missing; that is said."
     if name in splits: return splits
     kept, held = hold_out(splits["train"], fraction, seed)
+    if not len(held) or not len(kept):
+        raise CliError(f"of {len(splits['train'])} training documents none can be held out "
+                       f"as the {name} split; give one, or more documents")
     print(f"no {name} split: {len(held):,} of {len(kept) + len(held):,} training documents are held out (seed {seed})",
           file=sys.stderr)
     return splits | {"train": splits["train"].select(kept), name: splits["train"].select(held)}
@@ -140,6 +143,8 @@ class Corpus:
 
     def vocab(self, splits: Sequence[str], max_size: int, min_freq: int) -> Vocab:
         "The vocabulary of these splits' documents."
+        if missing := set(splits) - set(self.splits):
+            raise CliError(f"{self.name} has no split {', '.join(missing)}; it has: {', '.join(self.splits)}")
         counts = sum(self.splits[s].counts(len(self.lexicon)) for s in splits)
         return Vocab.from_counts(self.lexicon, counts, max_size, min_freq)
 
@@ -156,6 +161,9 @@ class CorpusWriter:
     """
     def __init__(self, folder: Path):
         self.folder, self.part = Path(folder), Path(f"{folder}.part{os.getpid()}")
+        there = self.folder.exists() and (self.folder.is_file() or any(self.folder.iterdir()))
+        if there and not (self.folder / "manifest.json").is_file():
+            raise CliError(f"{folder} is there already and is no prepared corpus; give another folder")
         shutil.rmtree(self.part, ignore_errors=True)
         self.part.mkdir(parents=True)
         self.index: dict[str, int] = {}

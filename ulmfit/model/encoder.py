@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
+from fastcore.script import CliError
 from torch import Generator, Tensor, nn
 
-from ..kernels.lstm import State, lstm
+from ..kernels.lstm import KERNELS, State, lstm
 from .dropout import dropout, embed, locked_dropout
 
 States = list[State]
@@ -87,6 +88,7 @@ class Encoder(nn.Module):
     def __init__(self, vocab: int, architecture: Architecture = Architecture(), dropouts: Dropouts = Dropouts(),
                  kernel: str = "fused"):
         super().__init__()
+        if kernel not in KERNELS: raise CliError(f"no kernel is called {kernel!r}; there are: {', '.join(KERNELS)}")
         self.architecture, self.dropouts, self.kernel = architecture, dropouts.scaled(), kernel
         self.embedding = nn.Parameter(torch.empty(vocab, architecture.emb).uniform_(-0.1, 0.1))
         widths = architecture.widths

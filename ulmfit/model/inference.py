@@ -52,5 +52,7 @@ def vectors(bundle: Bundle, docs: Documents, layer: int, reading: Reading, dtype
         outputs, kept = read(encoder, batch.ids.to(device), batch.lengths.to(device), reading, dtype=dtype, layer=layer)
         found = (concat_pool(outputs, kept).cpu().numpy() if not tokens
                  else [outputs[:n, j].cpu().numpy() for j, n in enumerate(kept)])
-        if tokens and bundle.backwards: found = [np.concatenate([v[:1], v[:0:-1]]) for v in found]
+        if tokens and bundle.backwards:  # of a document that was not read whole the start marker is missing
+            found = [v[::-1] if len(v) < n else
+                     np.concatenate([v[:1], v[:0:-1]]) for v, n in zip(found, batch.lengths)]
         yield from zip(batch.rows.tolist(), found)

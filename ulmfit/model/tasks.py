@@ -2,6 +2,7 @@
 import math
 
 import torch
+from fastcore.script import CliError
 from torch import Generator
 
 from ..training.loop import Task
@@ -22,6 +23,8 @@ def language_model_task(model: LanguageModel, train, valid, regularization: Regu
 
     def evaluate() -> dict[str, float]:
         value, _ = mean_loss(model, valid.batches(), dtype)
+        if not value < 700:  # where its exponential ends
+            raise CliError(f"validation loss {value:.4g}: the run has diverged; lower --lr or set --clip")
         return dict(valid_loss=value, valid_perplexity=math.exp(value))
 
     rate_factor = (lambda batch: len(batch[0]) / train.windows.bptt) if scale_rate else (lambda batch: 1.0)

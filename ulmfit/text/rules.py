@@ -29,7 +29,8 @@ NAMED_RULES = dict(fastai=FASTAI, scripts=SCRIPTS)
 
 # Left-overs of HTML and of the corpora's own escapes. An entity may have lost its ampersand (AG News) or not.
 _entities = {"#39;": "'", "#146;": "'", "amp;": "&", "nbsp;": " ", "#36;": "$", "quot;": '"', "lt;": "<", "gt;": ">"}
-_entity = re.compile("&?(" + "|".join(map(re.escape, _entities)) + ")")
+# A bare one does not stand within a word: `fault;` ends in no `lt;`.
+_entity = re.compile(r"(?:&|(?<!\w)|(?=#))(" + "|".join(map(re.escape, _entities)) + ")")
 _markup = {"<br />": "\n", "<br/>": "\n", "<br>": "\n", "\\n": "\n", '\\"': '"', "<unk>": f" {UNK} ",
            " @.@ ": ".", " @,@ ": ",", " @-@ ": "-", "...": " … "}
 _markup_re = re.compile("|".join(map(re.escape, _markup)))

@@ -36,7 +36,7 @@ class Vocab:
         """
         special = set(SPECIALS)
         kept = sorted((-int(c), t) for t, c in zip(tokens, counts) if c >= min_freq and t not in special)
-        return cls([*SPECIALS, *(t for _, t in kept[:max_size - len(SPECIALS)])])
+        return cls([*SPECIALS, *(t for _, t in kept[:max(0, max_size - len(SPECIALS))])])
 
     def __len__(self) -> int: return len(self.tokens)
     def __eq__(self, other) -> bool: return isinstance(other, Vocab) and self.tokens == other.tokens

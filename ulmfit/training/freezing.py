@@ -23,11 +23,14 @@ class Phase:
         return list(range(0 if self.last is None else max(0, groups - self.last), groups))
 
 
+PLANS = ("full", "last", "gradual", "scripts", "chain_thaw")
+
+
 @dataclass(frozen=True)
 class Unfreezing:
     "Epochs, and the plan that spends them."
     epochs: int = 1  # all phases together
-    plan: str = "full"  # full | last | gradual | scripts | chain_thaw
+    plan: str = field(default="full", metadata=dict(choices=PLANS))  # full | last | gradual | scripts | chain_thaw
     phases: list = field(default_factory=list)  # phases instead of a plan: [{"last": 1, "epochs": 1, "lr": 0.02}, …]
 
     def of(self, groups: int) -> list[Phase]:

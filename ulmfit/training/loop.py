@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
 import torch
+from fastcore.script import CliError
 from torch import Generator, nn
 from tqdm import tqdm
 
@@ -81,6 +82,8 @@ def fit(task: Task, optimization: Optimization, schedule: Schedule, unfreezing: 
     """
     model, optimizer = task.model, build(task.groups, optimization)
     plan = spans(task, unfreezing.of(len(task.groups)), training)
+    if not plan: raise CliError("there is nothing to train: give --epochs 1 at least")
+    run.write()
     end = training.max_steps or math.inf
     total = int(min(end, sum(task.steps(s.epoch) for s in plan)))
     at = dict(step=0, epoch=0, batch=0, carry=None, rows=[], best=None, lr=0.0, count=0, sum=0.0, seen=0,
@@ -129,6 +132,7 @@ def fit(task: Task, optimization: Optimization, schedule: Schedule, unfreezing: 
         shown = ", ".join(f"{k} {at['rows'][-1][k]:.4g}" for k in ("train_loss", *figures, "seconds"))
         bar.write(f"epoch {span.epoch + 1}: " + shown, file=sys.stdout)
     bar.close()
+    run.metrics(at["rows"])  # an interruption may have come between the last checkpoint and them
 
     if training.keep_best: model.load_state_dict(checkpoint.load(run.best))
     else: end_with_averages(optimizer)

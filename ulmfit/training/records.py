@@ -40,6 +40,7 @@ class Run:
     "A run's folder. Opening it again with the same settings continues it, or finds it finished."
     def __init__(self, folder: Path, stage: str, blocks: list, seed: int, device: torch.device, **about):
         self.folder = Path(folder)
+        if self.folder.exists() and not self.folder.is_dir(): raise CliError(f"--out {folder} is a file; give a folder")
         settings = {k: v for b in blocks for k, v in asdict(b).items()}
         self.record = json.loads(json.dumps(dict(stage=stage, settings=settings, seed=seed, **about)))
         old = self._read()
@@ -53,7 +54,6 @@ class Run:
         versions = dict(python=platform.python_version(), ulmfit=__version__) | {p: version(p) for p in PACKAGES}
         self.record |= dict(device=str(device), machine=platform.processor() or platform.machine(),
                             threads=torch.get_num_threads(), versions=versions, commit=commit())
-        if self.result is None: self.write()
 
     def _read(self) -> dict | None:
         path = self.folder / "run.json"

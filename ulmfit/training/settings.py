@@ -14,6 +14,13 @@ from fastcore.script import CliError
 PRESETS = Path(__file__).parents[2] / "experiments" / "presets"
 
 
+# The lowest value that a number can have; shares lie between 0 and 1.
+LEAST = dict(batch=1, bptt=1, emb=1, hidden=1, layers=1, epochs=1, head_hidden=1, eval_tokens=1, max_length=1,
+             max_steps=0, patience=0, labelled=0, drop_mult=0, lr=0, clip=0, weight_decay=0, alpha=0, beta=0, nonmono=0,
+             checkpoint_minutes=0)
+SHARES = ("_p", "_drop", "_fraction")
+
+
 def default_of(field):
     "A dataclass field's default value."
     return field.default if field.default_factory is MISSING else field.default_factory()
@@ -62,4 +69,10 @@ def choose(blocks: Sequence[type], values: dict, given: dict) -> list:
             allowed = f.metadata.get("choices")
             if allowed and merged.get(f.name, f.default) not in allowed:
                 raise CliError(f"--{f.name.replace('_', '-')} {merged[f.name]!r} is not one of: {', '.join(allowed)}")
+            value, name = merged.get(f.name), f.name
+            least = LEAST.get(name, 0 if name.endswith(SHARES) else None)
+            if value is not None and least is not None and value < least:
+                raise CliError(f"--{name.replace('_', '-')} {value}: it must be at least {least}")
+            if value is not None and name.endswith(SHARES) and not value < (1 if name.endswith("_fraction") else 1.000001):
+                raise CliError(f"--{name.replace('_', '-')} {value}: it must be below 1")
     return [b(**{f.name: merged[f.name] for f in fields(b) if f.name in merged}) for b in blocks]
