@@ -15,7 +15,7 @@ GENERAL = ("stdlib", "numpy", "pandas", "torch", "spacy", "thinc", "sklearn", "s
            "fastcore", "hypothesis", "pydantic", "rich", "typer", "requests", "httpx", "jinja2", "fsspec", "tqdm",
            "pytest", "_pytest", "pip", "setuptools", "click", "packaging", "safetensors", "numba", "matplotlib")
 TARGETS = ("stdlib", "pandas", "torch", "scipy", "sympy", "networkx")
-WORDS = (12, 400)  # length of a text of the general domain
+WORDS = (8, 400)  # length of a text of the general domain
 TASK_WORDS = (8, 60)  # and of the task: what a thing is, said in a sentence or two
 MAX_TARGET_TEXTS = 1500  # of a library, so that no class outweighs the others
 _give_away = re.compile(r"\b(?:python|numpy|np|scipy|sp|pandas|pd|pytorch|torch|aten|sklearn|scikit[- ]?learn|"
@@ -60,13 +60,13 @@ def docstrings(path: Path) -> list[str]:
 
 
 def prose(text: str) -> str:
-    "A docstring without its code: prompts, names between backticks, the examples at its end."
-    return _code.sub(" ", _examples.split(text, 1)[0]).strip()
+    "What a docstring says in sentences: without code and names between backticks, up to its first section."
+    return _section.split(_code.sub(" ", _examples.split(text, 1)[0]), 1)[0].strip()
 
 
 def description(text: str) -> str:
-    "What a docstring says before its first section, with the libraries' own names masked."
-    return _give_away.sub("library", _section.split(prose(text), 1)[0]).strip()
+    "A docstring's prose with the libraries' own names masked."
+    return _give_away.sub("library", prose(text))
 
 
 def key(text: str) -> bytes: return hashlib.sha256(" ".join(text.lower().split()).encode("utf-8", "replace")).digest()
