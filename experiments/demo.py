@@ -34,7 +34,7 @@ def main(
     corpus: str = "pydocs",  # general text
     preset: str = "demo",  # settings of all stages
     out: Path = Path("runs/demo"),  # folder of the runs
-    seeds: int = 3,  # draws of the labelled documents
+    seeds: int = 5,  # draws of the labelled documents
     fresh: bool = True,  # begin anew, whatever is there
 ):
     "Pretrain, fine-tune, classify with transfer and without."
