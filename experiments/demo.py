@@ -34,6 +34,7 @@ def main(
     corpus: str = "pydocs",  # general text
     preset: str = "demo",  # settings of all stages
     out: Path = Path("runs/demo"),  # folder of the runs
+    labels: int = 60,  # labelled documents that a classifier learns from
     seeds: int = 5,  # draws of the labelled documents
     fresh: bool = True,  # begin anew, whatever is there
 ):
@@ -57,9 +58,9 @@ def main(
         for name, scratch in (("ULMFiT", False), ("from scratch", True)):
             run = out / f"{'scratch' if scratch else 'transfer'}-{seed}"
             classify(dataset=dataset, model=str(out / "finetune_lm"), preset=preset, out=run, from_scratch=scratch,
-                     seed=seed, split_seed=0)
+                     seed=seed, split_seed=0,
+                     labelled=labels, keep_best=False)  # the last epoch: validation labels choose nothing
             errors[name].append(test_error(run))
-        labels = json.loads((run / "run.json").read_text())["result"]["labelled"]
         rows = sample_labelled(all_words["train"], labels, seed)
         errors["LM features + logistic regression"].append(
             features_error(lm, known_words["train"].select(rows), known_words["test"]))

@@ -28,6 +28,7 @@ from ulmfit.model.inference import documents
 from ulmfit.model.language_model import mean_loss
 from ulmfit.text.tokenizer import Tokenizer
 from ulmfit.training import loop, records
+from ulmfit.training.settings import preset
 
 REPOSITORY = Path(__file__).parents[1]
 PRETRAIN = ["--emb", "8", "--hidden", "12", "--layers", "2", "--batch", "4", "--bptt", "8", "--min-freq", "1",
@@ -269,7 +270,7 @@ def test_metrics_are_whole_where_the_last_ones_were_not_written(made, uninterrup
 
 
 @pytest.mark.parametrize("change, what", [
-    (["--lr", "0.5"], "lr: 0.01 there, 0.5 here"), (["--seed", "9"], "seed: 0 there, 9 here"),
+    (["--lr", "0.5"], f"lr: {preset('demo', 'pretrain')['lr']} there, 0.5 here"), (["--seed", "9"], "seed: 0 there, 9 here"),
     (["--backwards"], "backwards: False there, True here"), (["--hidden", "13"], "hidden: 12 there, 13 here")])
 def test_a_run_with_other_settings_is_not_continued(made, change, what):
     before = (made.lm / "run.json").read_bytes()
