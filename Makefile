@@ -54,4 +54,4 @@ small: setup  ## WikiText-2, TREC-6 and IMDb at the preset `small` (some hours; 
 	$(PY) -m experiments.small
 
 clean:  ## remove runs and prepared corpora
-	rm -rf runs data/prepared experiments/work
+	rm -rf runs data/prepared

@@ -31,7 +31,7 @@ from ulmfit.training.optimizers import Optimization
 from ulmfit.training.records import Run
 from ulmfit.training.schedules import Schedule
 
-WORK, RESULT = Path(__file__).parent / "work" / "equal", Path(__file__).parent / "results" / "equal.json"
+WORK, RESULT = Path("runs/equal"), Path(__file__).parent / "results" / "equal.json"
 PEER = [".venv-peers/bin/python", "experiments/peer_fastai.py"]
 SETTINGS = dict(vocab=10_000, emb=100, hidden=200, layers=2, batch=32, bptt=70, steps=200, lr=5e-3, beta1=0.8,
                 beta2=0.99, eps=1e-8, weight_decay=0.0, clip=0.25, alpha=2.0, beta=1.0,
