@@ -58,6 +58,17 @@ def preset(name: str, stage: str) -> dict:
     except tomllib.TOMLDecodeError as e: raise CliError(f"{path}: {e}") from None
 
 
+def check(name: str, value, choices: Sequence[str] | None):
+    "Refuse a value that its setting cannot have."
+    flag, share = f"--{name.replace('_', '-')} {value!r}", name.endswith(SHARES)
+    if choices and value not in choices: raise CliError(f"{flag} is not one of: {', '.join(choices)}")
+    if (least := LEAST.get(name, 0 if share else None)) is not None and value < least:
+        raise CliError(f"{flag}: it must be at least {least}")
+    # everything may be dropped, but not everything held out
+    if share and (value >= 1 if name.endswith("_fraction") else value > 1):
+        raise CliError(f"{flag}: it must be below 1")
+
+
 def choose(blocks: Sequence[type], values: dict, given: dict) -> list:
     "An instance of each settings class: `given` where it is not None, else the preset's `values`, else the default."
     known = {f.name for b in blocks for f in fields(b)}
@@ -65,14 +76,5 @@ def choose(blocks: Sequence[type], values: dict, given: dict) -> list:
         raise CliError(f"the preset sets {', '.join(sorted(unknown))}, which this stage does not know")
     merged = values | {k: v for k, v in given.items() if v is not None}
     for block in blocks:
-        for f in fields(block):
-            allowed = f.metadata.get("choices")
-            if allowed and merged.get(f.name, f.default) not in allowed:
-                raise CliError(f"--{f.name.replace('_', '-')} {merged[f.name]!r} is not one of: {', '.join(allowed)}")
-            value, name = merged.get(f.name), f.name
-            least = LEAST.get(name, 0 if name.endswith(SHARES) else None)
-            if value is not None and least is not None and value < least:
-                raise CliError(f"--{name.replace('_', '-')} {value}: it must be at least {least}")
-            if value is not None and name.endswith(SHARES) and not value < (1 if name.endswith("_fraction") else 1.000001):
-                raise CliError(f"--{name.replace('_', '-')} {value}: it must be below 1")
+        for f in fields(block): check(f.name, merged.get(f.name, default_of(f)), f.metadata.get("choices"))
     return [b(**{f.name: merged[f.name] for f in fields(b) if f.name in merged}) for b in blocks]
