@@ -31,17 +31,20 @@ NAMED_RULES = dict(fastai=FASTAI, scripts=SCRIPTS)
 _entities = {"#39;": "'", "#146;": "'", "amp;": "&", "nbsp;": " ", "#36;": "$", "quot;": '"', "lt;": "<", "gt;": ">"}
 # A bare one does not stand within a word: `fault;` ends in no `lt;`.
 _entity = re.compile(r"(?:&|(?<!\w)|(?=#))(" + "|".join(map(re.escape, _entities)) + ")")
-_markup = {"<br />": "\n", "<br/>": "\n", "<br>": "\n", "\\n": "\n", '\\"': '"', "<unk>": f" {UNK} ",
-           " @.@ ": ".", " @,@ ": ",", " @-@ ": "-", "...": " … "}
+_breaks = ("<br />", "<br/>", "<br>", "\\n")
+_joins = re.compile(" @([-.,])@ ")
+_markup = {'\\"': '"', "<unk>": f" {UNK} ", "...": " … "}
 _markup_re = re.compile("|".join(map(re.escape, _markup)))
 _separators = re.compile(r"([/#\\])")
 _spaces = re.compile(r"[^\S\n]{2,}")
 
 
-def fix_html(text: str) -> str:
-    "Undo what markup did to the text, and WikiText's marks (`<unk>`, ` @-@ `)."
-    text = _entity.sub(lambda m: _entities[m[1]], text)
-    return html.unescape(_markup_re.sub(lambda m: _markup[m[0]], text))
+def clean_across(text: str) -> str:
+    "The rules that see or make white space: entities, line breaks, WikiText's ` @-@ `."
+    if ";" in text: text = _entity.sub(lambda m: _entities[m[1]], text)
+    for markup in _breaks:
+        if markup in text: text = text.replace(markup, "\n")
+    return _joins.sub(r"\1", text) if " @" in text else text
 
 
 @lru_cache
@@ -53,10 +56,16 @@ def mark_repeated_characters(text: str, n: int) -> str:
     return _repeat_pattern(n).sub(lambda m: f" {REP} {len(m[0])} {m[1]} ", text)
 
 
-def clean(text: str, rules: Rules = FASTAI) -> str:
-    "The rules that come before the tokenizer."
-    text = mark_repeated_characters(fix_html(text), rules.char_repeat)
+def clean_within(text: str, rules: Rules = FASTAI) -> str:
+    "The rules that act between white space: what they do to a text, they do to its parts."
+    text = html.unescape(_markup_re.sub(lambda m: _markup[m[0]], text))
+    text = mark_repeated_characters(text, rules.char_repeat)
     return _spaces.sub(" ", _separators.sub(r" \1 ", text))
+
+
+def clean(text: str, rules: Rules = FASTAI) -> str:
+    "The rules that come before the tokenizer: left-overs of markup, repeated characters, white space."
+    return clean_within(clean_across(text), rules)
 
 
 def mark_case(word: str, rules: Rules) -> Iterator[str]:

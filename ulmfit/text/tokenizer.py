@@ -15,11 +15,13 @@ KINDS = ("spacy", "words")
 
 
 @lru_cache
-def _blank(lang: str):
+def spacy_tokenizer(lang: str):
     "spaCy's tokenizer for `lang`; imported here because training needs no spaCy."
     import spacy
-    try: return spacy.blank(lang).tokenizer
+    try: tokenizer = spacy.blank(lang).tokenizer
     except ImportError as e: raise CliError(f"spaCy has no tokenizer for the language {lang!r}: {e}") from e
+    if vocab := getattr(tokenizer, "vocab", None): vocab.lex_attr_getters = {}  # features of words that nobody reads
+    return tokenizer
 
 
 @dataclass(frozen=True)
@@ -50,4 +52,4 @@ class Tokenizer:
             lines = text.removesuffix("\n").split("\n")
             return [UNK if w == "<unk>" else w for line in lines for w in (*line.split(), EOS)]
         # spaCy reads at most 2**30 characters in one go, which no single document reaches.
-        return [BOS, *mark((t.text for t in _blank(self.lang)(clean(text, self.rules))), self.rules)]
+        return [BOS, *mark((t.text for t in spacy_tokenizer(self.lang)(clean(text, self.rules))), self.rules)]
