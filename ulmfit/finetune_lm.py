@@ -19,7 +19,7 @@ from .model.bundle import Bundle, device_and_dtype
 from .model.encoder import Dropouts, Encoder
 from .model.language_model import LanguageModel, Regularization, with_vocabulary
 from .model.tasks import language_model_result, language_model_task
-from .text.tokenizer import Tokenizer
+from .text.tokenizer import SUBWORDS, Tokenizer
 from .text.vocab import VocabSettings, coverage, sources
 from .training.freezing import Unfreezing
 from .training.loop import Training, fit
@@ -61,7 +61,8 @@ def main(
     names = lm_splits.split("+")
     if missing := set(names) - set(data.splits):
         raise CliError(f"{data.name} has no split {', '.join(missing)}; it has: {', '.join(data.splits)}")
-    vocab = data.vocab(names, vocab_settings.max_vocab, vocab_settings.min_freq)
+    vocab = (old.vocab if data.tokenizer.kind == SUBWORDS  # every text has the same subwords
+             else data.vocab(names, vocab_settings.max_vocab, vocab_settings.min_freq))
     splits = with_held_out(data.words(vocab), "valid", streaming.valid_fraction, seed)
     text = splits["train"] if "train" in names else splits[names[0]]
     for name in names[1:]: text = text.followed_by(splits[name])

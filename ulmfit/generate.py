@@ -16,7 +16,8 @@ from .model import bundle
 from .model.bundle import device_and_dtype
 from .model.language_model import LanguageModel
 from .text.rules import BOS, EOS, FLD, MAJ, REP, UP, WREP
-from .text.tokenizer import Tokenizer
+from .text.subwords import whole_words
+from .text.tokenizer import SUBWORDS, Tokenizer
 
 
 def filtered(logits: Tensor, temperature: float, top_k: int, top_p: float) -> Tensor:
@@ -88,4 +89,5 @@ def main(
     banned = [lm.vocab.pad, *([] if unknown else [lm.vocab.unk])]
     new = generate(lm.model, read, words, Generator(where).manual_seed(seed), temperature, top_k, top_p, banned)
     ids = [*given[:1], *new[::-1], *given[1:]] if lm.backwards else [*given, *new]
-    print(write_out([lm.vocab.tokens[i] for i in ids]))
+    tokens = [lm.vocab.tokens[i] for i in ids]
+    print(write_out(whole_words(tokens) if lm.tokenizer["kind"] == SUBWORDS else tokens))

@@ -1,110 +1,212 @@
 """Preparation: a source's text becomes ids on disk, once; the stages only read ids.
 
-Documents are tokenised by all cores in blocks; a worker sends back the block's distinct tokens and ids into them.
+The documents go in blocks to one process a core, each with a memory of what it has tokenised (`text/memo.py`). A
+process sends back numbers of its memory and the tokens that are new in it, no other strings; here they become numbers
+of the corpus's lexicon. Nothing grows with the text but the lexicon and a few bytes a document.
 """
-import hashlib, os, sys
-from collections.abc import Iterator
+import hashlib, json, os, sys
+from array import array
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from itertools import groupby, islice
+from concurrent.futures.process import BrokenProcessPool
+from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
 from fastcore.script import CliError
 from tqdm import tqdm
 
-from ..text.tokenizer import Tokenizer
+from ..text.memo import Memo, Numbers
+from ..text.subwords import tokens as subword_tokens
+from ..text.tokenizer import SPACY, SUBWORDS, Tokenizer
+from .readers import Document
 from .registry import ROOT, Source, open_source
-from .store import FORMAT, Corpus, CorpusWriter
+from .store import FORMAT, MANIFEST, Corpus, Shard, check_files, read_manifest
+from .writer import CorpusWriter
 
-BLOCK = 512  # documents a worker takes at a time
-
-
-def tokenise(texts: list[str], tokenizer: Tokenizer) -> tuple[list[str], np.ndarray, list[int]]:
-    "A block of texts: its distinct tokens, ids into them, and each text's number of tokens."
-    index: dict[str, int] = {}
-    docs = [[index.setdefault(t, len(index)) for t in tokenizer(text)] for text in texts]
-    return list(index), np.fromiter((i for d in docs for i in d), dtype=np.uint32), list(map(len, docs))
+BLOCK, BLOCK_CHARACTERS = 512, 1 << 20  # a block ends with so many documents, or the one that makes it so long
+Block = tuple[str, list[Document]]  # split, documents
 
 
-def blocks(documents: Iterator, size: int = BLOCK) -> Iterator[list]:
-    while block := list(islice(documents, size)): yield block
+@lru_cache
+def memo(tokenizer: Tokenizer) -> Memo:
+    "This process's memory."
+    return Memo(tokenizer)
 
 
-def class_index(source: Source, label: str, classes: dict[str, int], split: str) -> int:
-    "The label's number; classes are those of the training documents, which come first."
-    if split == "train": return classes.setdefault(label, len(classes))
-    if label not in classes: raise CliError(f"{source.name}: class {label!r} in {split} has no example in train")
-    return classes[label]
+def tokenise(texts: Sequence[str], tokenizer: Tokenizer) -> tuple[tuple[int, int], list[str], np.ndarray, np.ndarray]:
+    "(which memory, its new tokens, numbers of all the texts' tokens, each text's number of tokens)."
+    here = memo(tokenizer)
+    numbers, lengths = here(texts)
+    return (os.getpid(), here.begun), here.news(), numbers.astype(np.uint32), lengths
 
 
-def ordered_splits(source: Source) -> Iterator[tuple[str, Iterator]]:
-    "The documents by split, train before the others (as its classes must be known first)."
-    later = []
-    for split, part in groupby(source.read(), key=lambda pair: pair[0]):
-        documents = (document for _, document in part)
-        if split == "train" or not source.kind == "classification": yield split, documents
-        else: later.append((split, list(documents)))
-    for split, documents in later: yield split, iter(documents)
+class Translation:
+    "From the numbers of the processes' memories to those of the lexicon."
+    def __init__(self, lexicon: Numbers): self.lexicon, self.tables = lexicon, {}
+
+    def __call__(self, memory: tuple[int, int], news: Sequence[str], numbers: np.ndarray) -> np.ndarray:
+        "Results of one process come in the order in which it gave them; a memory that began anew has a new table."
+        process, begun = memory
+        if self.tables.get(process, (None,))[0] != begun: self.tables[process] = begun, array("I")
+        table = self.tables[process][1]
+        table.extend(map(self.lexicon.__getitem__, news))
+        return np.frombuffer(table, dtype=np.uint32)[numbers]
 
 
-def prepare(source: Source, tokenizer: Tokenizer, out: Path, workers: int | None = None) -> Corpus:
-    "Write `source` as a prepared corpus into the folder `out`."
+def blocks(documents: Iterable[tuple[str, Document]]) -> Iterator[Block]:
+    "Documents of one split in a row, cut into blocks by themselves alone: the same ones for every run and shard."
+    split, block, size = None, [], 0
+    for of, document in documents:
+        if block and (of != split or len(block) >= BLOCK or size >= BLOCK_CHARACTERS):
+            yield split, block
+            block, size = [], 0
+        split = of
+        block.append(document)
+        size += len(document[0])
+    if block: yield split, block
+
+
+def of_shard(all_blocks: Iterable[Block], shard: Shard) -> Iterator[Block]:
+    "Every n-th block of each split."
+    seen, (i, n) = Numbers(), shard
+    counts = array("q")
+    for split, block in all_blocks:
+        at = seen[split]
+        if at == len(counts): counts.append(0)
+        if counts[at] % n == i - 1: yield split, block
+        counts[at] += 1
+
+
+def tokenised(all_blocks: Iterable[Block], tokenizer: Tokenizer, workers: int) -> Iterator[tuple[Block, tuple]]:
+    "Each block with its tokens, in order; no more than a few blocks are in memory."
+    with ProcessPoolExecutor(workers) as pool:
+        pending = deque()
+        try:
+            for block in all_blocks:
+                pending.append((block, pool.submit(tokenise, [text for text, _ in block[1]], tokenizer)))
+                if len(pending) > 2 * workers: yield pending[0][0], pending.popleft()[1].result()
+            while pending: yield pending[0][0], pending.popleft()[1].result()
+        except BrokenProcessPool:
+            raise CliError("a process that tokenises was killed (is there too little memory?); "
+                           "give fewer --workers") from None
+
+
+def library_version(tokenizer: Tokenizer) -> str:
+    "That of the library which the tokens depend on."
+    library = {SPACY: "spacy", SUBWORDS: "sentencepiece"}.get(tokenizer.kind)
+    try: return f"{library} {version(library)}" if library else "-"
+    except PackageNotFoundError: return f"{library} (not installed)"
+
+
+def identity(source: Source, tokenizer: Tokenizer) -> dict:
+    "What a prepared corpus is of: equal identities, equal ids."
+    t = tokenizer.to_dict()
+    model = hashlib.sha256(tokenizer.model).hexdigest() if tokenizer.model else None
+    return dict(format=FORMAT, text=source.fingerprint, kind=source.kind, tokenizer=t["kind"], lang=t["lang"],
+                **t["rules"], subwords=t["size"], model=model, library=library_version(tokenizer))
+
+
+def differences(there: dict, here: dict) -> str:
+    "Where two identities differ, in words."
+    names = [k for k in {**there, **here} if there.get(k) != here.get(k)]
+    return ", ".join(f"{k}: {there.get(k)} there, {here.get(k)} here" for k in names)
+
+
+def prepare(source: Source, tokenizer: Tokenizer, out: Path, workers: int | None = None,
+            shard: Shard | None = None) -> Corpus | None:
+    """Write `source` as a prepared corpus into the folder `out`, or a shard of it (of which there is no `Corpus`).
+
+    If it is there already it stays. CliError where another is there, or the source is not what it should be.
+    """
+    about = identity(source, tokenizer)
+    if is_there(Path(out), about, shard): return None if shard else Corpus(out)
     for note in source.notes: print(f"note: {note}", file=sys.stderr)
-    classes: dict[str, int] = {}
-    workers = workers or os.cpu_count()
-    bar = tqdm(desc=f"preparing {source.name}", unit=" documents", disable=not sys.stderr.isatty(), leave=False)
-    with CorpusWriter(out) as writer, ProcessPoolExecutor(workers) as pool:
-        for split, documents in ordered_splits(source):
-            pending = []
-
-            def take():
-                labels, future = pending.pop(0)
-                writer.add(split, *future.result(), labels)
-                bar.update(len(future.result()[2]))
-
-            for block in blocks(documents):
-                texts, labels = zip(*block)
-                numbers = None if labels[0] is None else [class_index(source, x, classes, split) for x in labels]
-                pending.append((numbers, pool.submit(tokenise, list(texts), tokenizer)))
-                if len(pending) > 2 * workers: take()
-            while pending: take()
-        bar.close()
-        if not any(lengths for lengths, _ in writer.splits.values()):
-            raise CliError(f"{source.name}: there is no text in it")
-        if source.kind == "classification": check_labels(source, writer, classes)
-        order = source.classes or sorted(classes)
-        for c in sorted(set(order) ^ set(classes)):
-            what = "has no example" if c in order else f"is not one of the card's: {', '.join(order)}"
-            raise CliError(f"{source.name}: class {c!r} {what}")
-        renumber = {n: order.index(c) for c, n in classes.items()}
-        for _, labels in writer.splits.values(): labels[:] = [renumber[n] for n in labels]
-        for split, n in source.expected.items():
-            found = len(writer.splits.get(split, ([], []))[0])
-            if found != n: raise CliError(f"{source.name}: {found:,} documents in {split}, the card says {n:,}")
-        writer.finish(name=source.name, kind=source.kind, classes=list(order) if classes else [],
-                      tokenizer=tokenizer.to_dict(), notes=source.notes, source=source.fingerprint())
-    return Corpus(out)
+    workers, stamps = workers or os.cpu_count(), source.stamps()
+    with CorpusWriter(out) as writer:
+        if tokenizer.untrained:
+            tokenizer = tokenizer.trained(text for split, (text, _) in source.read() if split != "test")
+        translation, found = Translation(writer.lexicon), blocks(source.read())
+        if shard: found = of_shard(found, shard)
+        with tqdm(desc=f"preparing {source.name}", unit=" tokens", unit_scale=True, leave=False,
+                  disable=not sys.stderr.isatty()) as bar:
+            for (split, documents), (memory, news, numbers, lengths) in tokenised(found, tokenizer, workers):
+                labels = [writer.classes[label] for _, label in documents] if documents[0][1] is not None else None
+                writer.add(split, translation(memory, news, numbers), lengths, labels)
+                bar.update(len(numbers))
+        for path, before, after in zip(source.files, stamps, source.stamps()):
+            if before != after: raise CliError(f"{path} was changed while it was read; prepare it again")
+        finish(writer, shard, name=source.name, kind=source.kind, tokenizer=tokenizer.to_dict(), notes=source.notes,
+               identity=about, promised=dict(classes=source.classes, documents=source.expected))
+    return None if shard else Corpus(out)
 
 
-def check_labels(source: Source, writer: CorpusWriter, classes: dict[str, int]):
-    "Classification needs two classes or more."
-    if "train" not in writer.splits: raise CliError(f"{source.name}: it has no training split")
-    if len(classes) < 2:
-        raise CliError(f"{source.name}: one class only ({', '.join(classes) or 'none'}): nothing to tell apart")
+def is_there(out: Path, about: dict, shard: Shard | None) -> bool:
+    "Whether the corpus that is to be made is in the folder already; CliError where it is another one."
+    if not (out / MANIFEST).is_file(): return False
+    manifest = read_manifest(out)
+    there, here = (a | dict(shard="/".join(map(str, s)) if s else None)
+                   for a, s in ((manifest["identity"], manifest["shard"]), (about, shard)))
+    if there != here:
+        raise CliError(f"{out} holds another corpus ({differences(there, here)}); give another folder, or remove it")
+    check_files(out, manifest["files"])
+    return True
+
+
+def finish(writer: CorpusWriter, shard: Shard | None, **about):
+    "Write the files; a whole corpus must be what was promised of it."
+    promised, name = about["promised"], about["name"]
+    classes = sorted(writer.classes)
+    if shard is None: classes = checked(writer, promised, name, about["kind"])
+    always = subword_tokens(Tokenizer.from_dict(about["tokenizer"]).model) if about["tokenizer"]["size"] else ()
+    writer.finish(classes, always, shard, **about)
+
+
+def checked(writer: CorpusWriter, promised: dict, name: str, kind: str) -> list[str]:
+    "The classes in order; CliError where documents or classes are not what they should be."
+    found = writer.documents()
+    if not any(sum(split.lengths) for split in writer.splits.values()): raise CliError(f"{name}: there is no text in it")
+    classes = promised["classes"] or sorted(writer.classes)
+    if kind == "classification":
+        if "train" not in found: raise CliError(f"{name}: it has no training split")
+        of_train = {c for c, n in found["train"].items() if n and c is not None}
+        for split, counts in found.items():
+            for c, n in counts.items():
+                if n and c is not None and c not in of_train:
+                    raise CliError(f"{name}: class {c!r} in {split} has no example in train")
+        if len(of_train) < 2:
+            raise CliError(f"{name}: one class only ({', '.join(of_train) or 'none'}): nothing to tell apart")
+    for c in sorted(set(classes) ^ set(writer.classes)):
+        what = "has no example" if c in classes else f"is not one of the card's: {', '.join(classes)}"
+        raise CliError(f"{name}: class {c!r} {what}")
+    for split, expected in promised["documents"].items():
+        for c, n in expected.items() if isinstance(expected, dict) else [(None, expected)]:
+            counts = found.get(split, {})
+            there, of = (sum(counts.values()), "") if c is None else (counts.get(c, 0), f" of class {c}")
+            if there != n: raise CliError(f"{name}: {there:,} documents{of} in {split}, the card says {n:,}")
+    return classes
 
 
 def prepared(name_or_path: str, kind: str | None, tokenizer: Tokenizer, text: str = "text", label: str = "label",
              encoding: str = "utf-8", of_model: bool = False) -> Corpus:
     "A stage's corpus: a prepared folder as it is, anything else prepared under `data/prepared/`, once for its content."
-    if (Path(name_or_path) / "manifest.json").is_file():
+    if (Path(name_or_path) / MANIFEST).is_file():
         corpus = Corpus(Path(name_or_path))
         if kind == "classification" and corpus.kind != kind:
             raise CliError(f"{name_or_path} has no labels: it was prepared for a language model")
         if of_model and corpus.tokenizer != tokenizer:
-            raise CliError(f"{name_or_path} was prepared with {corpus.tokenizer}, "
-                           f"the model learnt with {tokenizer}; prepare it with the same")
+            what = differences(flat(corpus.tokenizer), flat(tokenizer)) or "other subwords"
+            raise CliError(f"{name_or_path} is not tokenised as the model learnt it ({what}); prepare it with the same")
         return corpus
     source = open_source(name_or_path, kind, text, label, encoding)
-    key = hashlib.sha256(f"{FORMAT} {source.kind} {source.fingerprint()} {tokenizer}".encode()).hexdigest()[:12]
+    about = identity(source, tokenizer)
+    key = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:12]
     out = ROOT / "prepared" / f"{source.name}-{source.kind}-{key}"
-    return Corpus(out) if (out / "manifest.json").is_file() else prepare(source, tokenizer, out)
+    return prepare(source, tokenizer, out)
+
+
+def flat(tokenizer: Tokenizer) -> dict:
+    d = tokenizer.to_dict()
+    return dict(tokenizer=d["kind"], lang=d["lang"], **d["rules"], subwords=d["size"])

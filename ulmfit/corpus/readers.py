@@ -2,23 +2,21 @@
 
 Bad input ends with one line that names the file and the line or byte. Files may be plain, `.gz` or `.xz`.
 """
-import codecs, csv, gzip, io, lzma, re, sys, tarfile, zlib
-from collections.abc import Iterator
+import codecs, csv, io, re, sys
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from fastcore.script import CliError
 
+from .archives import Member, open_bytes, readable, tar_members
+
 Document = tuple[str, str | None]
-COMPRESSED = {".gz": gzip.open, ".xz": lzma.open}
-DAMAGE = (EOFError, lzma.LZMAError, gzip.BadGzipFile, zlib.error, tarfile.TarError)
+LONG = 1_000_000  # characters: a paragraph that is longer ends at its next line
 csv.field_size_limit(sys.maxsize)  # a review may be megabytes long
 
 
-def open_bytes(path: Path): return COMPRESSED.get(path.suffix, open)(path, "rb")
-
-
-def first_bad_byte(path: Path, encoding: str) -> int:
+def first_bad_byte(path: Path | Member, encoding: str) -> int:
     "Offset of the first byte of the file that `encoding` cannot read."
     decoder, done = codecs.getincrementaldecoder(encoding)(), 0
     with open_bytes(path) as f:
@@ -31,19 +29,19 @@ def first_bad_byte(path: Path, encoding: str) -> int:
 
 
 @contextmanager
-def open_text(path: Path, encoding: str = "utf-8"):
+def open_text(path: Path | Member, encoding: str = "utf-8"):
     "A text file, opened; what cannot be read in it becomes one line of error."
-    if not (path := Path(path)).is_file() and not path.is_fifo(): raise CliError(f"{path}: no such file")
+    if not isinstance(path, Member) and not (path := Path(path)).is_file() and not path.is_fifo():
+        raise CliError(f"{path}: no such file")
     try: codec = codecs.lookup(encoding).name
     except LookupError: raise CliError(f"no encoding is called {encoding!r}") from None
     if codec == "utf-8": codec = "utf-8-sig"  # a leading byte-order mark is no text
     try:
-        with io.TextIOWrapper(open_bytes(path), encoding=codec, newline="") as f: yield f
+        with open_bytes(path) as raw, io.TextIOWrapper(raw, encoding=codec, newline="") as f: yield f
     except UnicodeDecodeError:
         where = first_bad_byte(path, codec)
         raise CliError(f"{path}: byte {where} is not {encoding}; "
                        "name the encoding with --encoding (latin-1, cp1252 …)") from None
-    except DAMAGE as e: raise CliError(f"{path}: damaged archive ({e})") from None
 
 
 def read_lines(path: Path, encoding: str = "utf-8") -> Iterator[Document]:
@@ -52,14 +50,16 @@ def read_lines(path: Path, encoding: str = "utf-8") -> Iterator[Document]:
 
 
 def read_paragraphs(path: Path, encoding: str = "utf-8") -> Iterator[Document]:
-    "A plain text: documents end at empty lines."
+    "A plain text: documents end at empty lines, or where they have become very long."
     with open_text(path, encoding) as f:
-        lines = []
+        lines, size = [], 0
         for line in f:
-            if line.strip(): lines.append(line)
-            elif lines:
+            if line.strip():
+                lines.append(line)
+                size += len(line)
+            if lines and (size >= LONG or not line.strip()):
                 yield "".join(lines).strip(), None
-                lines = []
+                lines, size = [], 0
         if lines: yield "".join(lines).strip(), None
 
 
@@ -70,6 +70,7 @@ def read_file(path: Path, encoding: str = "utf-8") -> Iterator[Document]:
 
 # A page's title has one `=` on either side, its sections have more.
 _title = re.compile(r"^ = [^=](.*[^=])? = $")
+_page = re.compile(r'<doc id="?(\d+)')
 
 
 def read_wikitext(path: Path, encoding: str = "utf-8") -> Iterator[Document]:
@@ -84,12 +85,14 @@ def read_wikitext(path: Path, encoding: str = "utf-8") -> Iterator[Document]:
         if lines: yield "".join(lines), None
 
 
-def read_wikiextractor(path: Path, encoding: str = "utf-8") -> Iterator[Document]:
-    "WikiExtractor's output: `<doc id=… >`, text, `</doc>`; the title line is part of the text."
+def read_wikiextractor(path: Path, encoding: str = "utf-8", leave_out: Collection[str] = ()) -> Iterator[Document]:
+    "WikiExtractor's output: `<doc id=… >`, text with its title line, `</doc>`; without the pages of some ids."
     with open_text(path, encoding) as f:
         lines = None
         for line in f:
-            if line.startswith("<doc id="): lines = []
+            if line.startswith("<doc id="):
+                wanted = not leave_out or (found := _page.match(line)) is None or found[1] not in leave_out
+                lines = [] if wanted else None
             elif line.startswith("</doc>"):
                 if lines: yield "".join(lines).strip(), None
                 lines = None
@@ -161,17 +164,23 @@ def read_trec(path: Path, fine: bool = False) -> Iterator[Document]:
             yield question, label if fine else label.partition(":")[0]
 
 
+_review = re.compile(r"(?:.*/)?(train|test)/(pos|neg|unsup)/\d+_\d+\.txt")
+
+
 def read_imdb(path: Path) -> Iterator[tuple[str, Document]]:
-    "aclImdb's archive, streamed: (split, document); the 50,000 unlabelled reviews are the split `unsup`."
-    name = re.compile(r"aclImdb/(train|test)/(pos|neg|unsup)/\d+_\d+\.txt")
-    try:
-        with tarfile.open(path, "r|*") as tar:
-            for member in tar:
-                if not (found := name.fullmatch(member.name)) or not member.isfile(): continue
-                text = tar.extractfile(member).read().decode("utf-8")
-                split, label = found.groups()
-                yield ("unsup", (text, None)) if label == "unsup" else (split, (text, label))
-    except DAMAGE as e: raise CliError(f"{path}: damaged archive ({e})") from None
+    "aclImdb, its archive or folder: (split, document); the 50,000 unlabelled reviews are the split `unsup`."
+    for name, content in folder_members(path) if path.is_dir() else tar_members(path):
+        if not (found := _review.fullmatch(name)): continue
+        split, label = found.groups()
+        try:
+            with readable(path): text = content.read().decode("utf-8")
+        except UnicodeDecodeError as e: raise CliError(f"{path}/{name}: byte {e.start} is not utf-8") from None
+        yield ("unsup", (text, None)) if label == "unsup" else (split, (text, label))
+
+
+def folder_members(folder: Path) -> Iterator[tuple[str, io.BytesIO]]:
+    "Name and content of each file of a folder, as an archive of it would give them."
+    for path in sorted(folder.rglob("*.txt")): yield path.relative_to(folder).as_posix(), io.BytesIO(path.read_bytes())
 
 
 def read_label_folders(folder: Path, encoding: str = "utf-8") -> Iterator[Document]:

@@ -1,20 +1,27 @@
 """Where a corpus comes from: a card in `data/`, or a path of one's own.
 
-`open_source` gives a `Source`: its kind, its documents by split, and what identifies its content.
+`open_source` gives a `Source`: its kind, its documents by split, and what identifies its content. The files of a card
+are looked for in `$ULMFIT_DATA/<name>/`, then in `data/downloads/<name>/`, then fetched from their addresses.
 """
 import hashlib, os, tomllib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property, partial
 from pathlib import Path
 
 from fastcore.script import CliError
 
 from . import pydocs, readers
+from .archives import Member
+from .download import fetch
 from .readers import Document
 
 ROOT = Path(__file__).parents[2] / "data"
 SUFFIXES = ("", ".xz", ".gz")
 TABLES, TEXTS = (".csv", ".tsv"), (".txt",)
+READERS = dict(wikitext=readers.read_wikitext, trec=readers.read_trec, trec_fine=partial(readers.read_trec, fine=True),
+               wikiextractor=readers.read_wikiextractor, whole=readers.read_file, zhang=readers.read_zhang)
+Place = Path | Member  # a file, a folder or a member of an archive
 
 
 @dataclass
@@ -22,13 +29,14 @@ class Source:
     "A corpus before preparation."
     name: str
     kind: str  # lm | classification
-    read: Callable[[], Iterator[tuple[str, Document]]]  # (split, document), split by split
+    read: Callable[[], Iterator[tuple[str, Document]]]  # (split, document)
     files: list[Path] = field(default_factory=list)
     identity: str = ""  # what identifies the content beside the files
     notes: list[str] = field(default_factory=list)  # what the user should know, partial data for one
     classes: list[str] | None = None  # in their official order, if there is one
-    expected: dict[str, int] = field(default_factory=dict)  # documents by split, as the card has them
+    expected: dict[str, int | dict[str, int]] = field(default_factory=dict)  # documents by split, or split and class
 
+    @cached_property
     def fingerprint(self) -> str:
         "sha256 of the content."
         h = hashlib.sha256(self.identity.encode())
@@ -36,27 +44,40 @@ class Source:
             with open(path, "rb") as f: h.update(hashlib.file_digest(f, "sha256").digest())
         return h.hexdigest()
 
+    def stamps(self) -> list[tuple[int, int] | None]:
+        "Size and time of change of each file: other ones after reading say that it was changed meanwhile."
+        return [(s.st_size, s.st_mtime_ns) if path.exists() and (s := path.stat()) else None for path in self.files]
+
 
 def cards() -> dict[str, Path]: return {p.stem: p for p in sorted(ROOT.glob("*.toml"))}
 
 
-def find_file(card: dict, about: dict) -> tuple[Path, bool]:
-    """A card's file where it lies, and whether it is complete.
+def read_card(name: str) -> dict:
+    "A card, as its file has it."
+    if name not in cards(): raise CliError(f"no dataset is called {name!r}; there are: {', '.join(cards())}")
+    return tomllib.loads(cards()[name].read_text(encoding="utf-8"))
 
-    It lies in `$ULMFIT_DATA/<name>/` or else `data/downloads/<name>/`, also as .xz or .gz. A file that has the card's
-    own name is checked against the card's size and sha256.
-    """
-    mirror = os.environ.get("ULMFIT_DATA")
-    folders = [*([Path(mirror) / card["name"]] if mirror else []), ROOT / "downloads" / card["name"]]
-    for names, complete in (([about["name"], *about.get("also", [])], True), (about.get("partial", []), False)):
-        for path in (folder / f"{name}{suffix}" for folder in folders for name in names for suffix in SUFFIXES):
-            if path.is_file():
-                if path.name == about["name"] and "sha256" in about: check(path, about)
-                return path, complete
-    size = f" ({about['bytes']:,} bytes, sha256 {about['sha256']})" if "sha256" in about else ""
-    where = f" from {about['urls'][0]}" if about.get("urls") else ""
-    raise CliError(f"{card['name']}: {about['name']}{size} is not here; get it{where} and put it into {folders[-1]}/, "
-                   "or point ULMFIT_DATA at a folder that has it")
+
+def folders(card: dict) -> list[Path]:
+    "Where a card's files may lie; downloads go to the last."
+    name, mirror = card.get("folder", card["name"]), os.environ.get("ULMFIT_DATA")
+    return [*([Path(mirror) / name] if mirror else []), ROOT / "downloads" / name]
+
+
+def first_existing(card: dict, about: dict, names: list[str]) -> Path | None:
+    "The first of some names, plain or compressed, in a card's folders; what has the card's own name is checked."
+    for path in (folder / f"{name}{suffix}" for folder in folders(card) for name in names for suffix in SUFFIXES):
+        if path.exists():
+            if path.name == about["name"] and "sha256" in about: check(path, about)
+            return path
+
+
+def find(card: dict, about: dict) -> tuple[Place | None, bool]:
+    "A card's file where it lies, alone or in the card's archive, and whether it is complete."
+    if path := first_existing(card, about, [about["name"], *about.get("also", [])]): return path, True
+    if (archive := card.get("archive")) and (path := first_existing(card, archive, [archive["name"]])):
+        return Member(path, about["member"]), True
+    return first_existing(card, about, about.get("partial", [])), False
 
 
 def check(path: Path, about: dict):
@@ -67,29 +88,71 @@ def check(path: Path, about: dict):
     if found != about["sha256"]: raise CliError(f"{path}: sha256 is {found}, the card says {about['sha256']}")
 
 
-def open_card(name: str, kind: str | None) -> Source:
+def get(card: dict, about: dict) -> Place:
+    "Fetch a card's file, or the archive that has it, into the downloads; what is there already stays."
+    whole, folder = about if about.get("urls") else card.get("archive", about), folders(card)[-1]
+    path, or_else = folder / whole["name"], f"or point ULMFIT_DATA at a folder that has {folder.name}/{whole['name']}"
+    if not whole.get("urls") and not path.exists():
+        raise CliError(f"{card['name']}: {whole['name']} is not here and has no address; {card.get('how', 'get it')}, "
+                       f"and put it into {folder}/, {or_else}")
+    try: fetch(whole.get("urls", []), path, whole.get("bytes"), whole.get("sha256"))
+    except CliError as e: raise CliError(f"{card['name']}: {e}; {or_else}") from None
+    return path if whole is about else Member(path, about["member"])
+
+
+def open_card(name: str, kind: str | None, leave_out: str | None = None) -> Source:
     "A corpus that has a card."
-    card = tomllib.loads(cards()[name].read_text())
-    kinds = card["kinds"]
-    if (kind := kind or kinds[0]) not in kinds:
-        raise CliError(f"{name} is a corpus for {' and '.join(kinds)}, not for {kind}")
+    card = read_card(name)
+    if (kind := kind or card["kinds"][0]) not in card["kinds"]:
+        raise CliError(f"{name} is a corpus for {' and '.join(card['kinds'])}, not for {kind}")
     if card["reader"] == "pydocs":
         return Source(name, kind, pydocs.read_general if kind == "lm" else pydocs.read_task,
                       identity=pydocs.fingerprint())
-    found = [find_file(card, about) for about in card["files"]]
-    notes = [f"{name}: {path.name} is only a part of {about['name']}"
-             for (path, whole), about in zip(found, card["files"]) if not whole]
-    expected = {} if notes else card.get("documents", {})
-    classes = card.get("classes")
-    if card["reader"] == "imdb":
-        archive = found[0][0]
-        return Source(name, kind, lambda: readers.read_imdb(archive), [archive], "imdb", notes, classes, expected)
-    read = dict(wikitext=readers.read_wikitext, trec=readers.read_trec, wikiextractor=readers.read_wikiextractor,
-                lines=readers.read_lines, whole=readers.read_file,
-                zhang=lambda p: readers.read_zhang(p, classes))[card["reader"]]
-    parts = [(about["split"], path) for (path, _), about in zip(found, card["files"])]
-    return Source(name, kind, lambda: ((s, d) for s, p in parts for d in read(p)), [p for _, p in parts],
-                  card["reader"], notes, classes, expected)
+    abouts, notes = card["files"], []
+    found = [find(card, about) for about in abouts]
+    for i, (place, _) in enumerate(found):
+        if place is None:
+            try: found[i] = get(card, abouts[i]), True
+            except CliError as e:
+                if not any(place for place, _ in found): raise
+                notes.append(f"{name}: without {abouts[i]['name']}, which is not here ({e})")
+    notes += [f"{name}: {place.name} is only a part of {about['name']}"
+              for (place, whole), about in zip(found, abouts) if place and not whole]
+    read, more = reader_of(card, leave_out)
+    parts = [(about.get("split"), place) for (place, _), about in zip(found, abouts) if place]
+    if more: notes.append(f"{name}: {more}")
+    as_the_card_says = leave_out is None and all(place and whole for place, whole in found)
+
+    def documents():
+        for split, place in parts:
+            for d in read(place): yield d if split is None else (split, d)
+    return Source(name, kind, documents, files_of([place for _, place in parts]), f"{card['reader']} {more}", notes,
+                  card.get("classes"), card.get("documents", {}) if as_the_card_says else {})
+
+
+def reader_of(card: dict, leave_out: str | None) -> tuple[Callable, str]:
+    "What reads a card's files, and what it leaves out, in words."
+    if leave_out is not None and card["reader"] != "wikiextractor": raise no_pages(card["name"])
+    if card["reader"] == "imdb": return readers.read_imdb, ""
+    read = READERS[card["reader"]]
+    if card["reader"] == "zhang": return partial(read, names=card["classes"]), ""
+    if pages := pages_of(",".join(card.get("leave_out", [])) if leave_out is None else leave_out):
+        return partial(read, leave_out=pages), f"without the pages {', '.join(sorted(pages))}"
+    return read, ""
+
+
+def pages_of(leave_out: str | None) -> set[str]:
+    "The ids in `12,345`; `none` is none."
+    return {p.strip() for p in (leave_out or "").split(",") if p.strip() not in ("", "none")}
+
+
+def no_pages(name: str) -> CliError: return CliError(f"{name}: --leave-out is for WikiExtractor's pages, it has none")
+
+
+def files_of(places: list[Place]) -> list[Path]:
+    "The files that some places are, or are in: those of a folder one by one, each archive once."
+    paths = dict.fromkeys(place.archive if isinstance(place, Member) else place for place in places)
+    return [f for path in paths for f in (sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path])]
 
 
 def split_name(path: Path) -> str | None:
@@ -99,15 +162,16 @@ def split_name(path: Path) -> str | None:
     return next((s for s, names in known.items() if stem in names), None)
 
 
-def open_path(path: Path, kind: str | None, text: str, label: str, encoding: str) -> Source:
-    "A corpus of the user's own: a file, or a folder of files or of `train/<label>/*.txt`."
-    wanted = {*TABLES, *TEXTS}
-    files = sorted(p for p in path.rglob("*") if p.is_file() and set(p.suffixes) & wanted) if path.is_dir() else [path]
+def open_path(path: Path, kind: str | None, text: str, label: str, encoding: str,
+              leave_out: str | None = None) -> Source:
+    "A corpus of the user's own: a file, or a folder of files, of `train/<label>/*.txt` or of WikiExtractor's output."
+    def is_wanted(p): return p.is_file() and (set(p.suffixes) & {*TABLES, *TEXTS} or p.name.startswith("wiki_"))
+    files = sorted(filter(is_wanted, path.rglob("*"))) if path.is_dir() else [path]
     if not files: raise CliError(f"{path}: no .txt, .csv or .tsv file in it")
     tables = [p for p in files if set(p.suffixes) & set(TABLES)]
     kind = kind or ("classification" if tables or (path / "train").is_dir() else "lm")
     places = [str(p.relative_to(path)) for p in files]
-    name, identity = path.name.split(".")[0], f"{kind} {text} {label} {encoding} {places}"
+    name, identity = path.name.split(".")[0], f"{kind} {text} {label} {encoding} {leave_out} {places}"
 
     def split_of(p):
         "By the name of the file, or of a folder within `path` that it is in."
@@ -116,18 +180,21 @@ def open_path(path: Path, kind: str | None, text: str, label: str, encoding: str
     def splits(): return [(split_name(p) or "train", p) for p in (tables if path.is_dir() else files)]
     def label_of(split): return label if kind == "classification" and split != "unsup" else None
 
+    if (tables or kind == "classification") and leave_out is not None: raise no_pages(path)
     if tables:
         def read(): return ((s, d) for s, p in splits() for d in readers.read_table(p, text, label_of(s), encoding))
     elif kind == "classification":
         inside = sorted(path.iterdir()) if path.is_dir() else []
-        folders = [(s, p) for p in inside if p.is_dir() and (s := split_name(p))]
-        if not folders:
+        subfolders = [(s, p) for p in inside if p.is_dir() and (s := split_name(p))]
+        if not subfolders:
             raise CliError(f"{path}: for classification give a CSV or TSV, or a folder with train/<label>/*.txt")
-        def read(): return ((s, d) for s, p in folders for d in readers.read_label_folders(p, encoding))
+        def read(): return ((s, d) for s, p in subfolders for d in readers.read_label_folders(p, encoding))
     else:
         def read():
             for p in files:
                 form = readers.sniff_text(p, encoding)
+                if form is readers.read_wikiextractor: form = partial(form, leave_out=pages_of(leave_out))
+                elif leave_out is not None: raise no_pages(p)
                 # in a folder of plain texts a file is a document
                 if form is readers.read_paragraphs and path.is_dir(): form = readers.read_file
                 yield from ((split_of(p), d) for d in form(p, encoding))
@@ -135,8 +202,8 @@ def open_path(path: Path, kind: str | None, text: str, label: str, encoding: str
 
 
 def open_source(name_or_path: str, kind: str | None = None, text: str = "text", label: str = "label",
-                encoding: str = "utf-8") -> Source:
+                encoding: str = "utf-8", leave_out: str | None = None) -> Source:
     "The corpus that a name (a card) or a path stands for."
-    if name_or_path in cards(): return open_card(name_or_path, kind)
-    if (path := Path(name_or_path)).exists(): return open_path(path, kind, text, label, encoding)
+    if name_or_path in cards(): return open_card(name_or_path, kind, leave_out)
+    if (path := Path(name_or_path)).exists(): return open_path(path, kind, text, label, encoding, leave_out)
     raise CliError(f"{name_or_path} is neither a file or folder nor a name of these: {', '.join(cards())}")

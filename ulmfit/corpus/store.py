@@ -1,6 +1,6 @@
 """A prepared corpus: a folder of memory-mapped ids, documents' offsets, labels and a manifest.
 
-    manifest.json        what it is: name, tokenizer, splits, classes, fingerprints
+    manifest.json        what it is: name, tokenizer, splits, classes, fingerprints; bytes and sha256 of each file
     lexicon.json         every distinct token of the corpus, most frequent first
     train.ids.npy        the documents one after another, each id an index into the lexicon
     train.offsets.npy    where each document starts; one longer than their number
@@ -9,22 +9,39 @@
 The ids are those of the corpus's own complete lexicon. A stage chooses its vocabulary (its own size and minimum
 frequency, or the one of the model that it starts from) and sees the ids through a table: nothing is prepared twice.
 """
-import hashlib, json, os, shutil, sys
+import hashlib, json, sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from fastcore.script import CliError
 
-from ..text.tokenizer import Tokenizer
+from ..text.rules import SPECIALS
+from ..text.tokenizer import SUBWORDS, Tokenizer
 from ..text.vocab import Vocab
 
-FORMAT = 1
+FORMAT = 2
+MANIFEST = "manifest.json"
+Shard = tuple[int, int]  # which of how many, from 1
 
 
 def smallest_type(n: int) -> np.dtype:
     "The narrowest unsigned type that holds 0 … n-1."
     return np.min_scalar_type(max(0, n - 1))
+
+
+class EndToEnd:
+    "Flat arrays as one, read where they lie: `ids[positions]` gathers from all, `len` is theirs together."
+    def __init__(self, parts: Sequence[np.ndarray]):
+        self.parts, self.ends = parts, np.cumsum([0, *map(len, parts)])
+
+    def __len__(self) -> int: return int(self.ends[-1])
+
+    def __getitem__(self, at: np.ndarray | slice) -> np.ndarray:
+        if isinstance(at, slice): at = np.arange(*at.indices(len(self)))
+        out, of = np.empty(at.shape, dtype=self.parts[0].dtype), np.searchsorted(self.ends, at, side="right") - 1
+        for i in np.unique(of): out[of == i] = self.parts[i][at[of == i] - self.ends[i]]
+        return out
 
 
 class Documents:
@@ -68,11 +85,9 @@ class Documents:
 
     def followed_by(self, other: "Documents") -> "Documents":
         "Two views in one numbering, one after the other; labels are dropped."
-        shift = len(self.ids)
-        both = Documents(np.concatenate([self.ids, other.ids]),
-                         np.concatenate([self.offsets, shift + other.offsets[1:]]), table=self.table)
-        both.rows = np.concatenate([self.rows, len(self.offsets) - 1 + other.rows])
-        return both
+        return Documents(EndToEnd([self.ids, other.ids]),
+                         np.concatenate([self.offsets, len(self.ids) + other.offsets[1:]]),
+                         rows=np.concatenate([self.rows, len(self.offsets) - 1 + other.rows]), table=self.table)
 
 
 def of_texts(texts: Sequence[str], tokenizer: Tokenizer, vocab: Vocab) -> Documents:
@@ -120,16 +135,48 @@ def sample_labelled(docs: Documents, n: int, seed: int) -> np.ndarray:
     return np.sort(np.concatenate(drawn))
 
 
+def read_manifest(folder: Path) -> dict:
+    "What a prepared corpus, or a shard of one, says of itself."
+    path = Path(folder) / MANIFEST
+    if not path.is_file(): raise CliError(f"{folder} is not a prepared corpus: it has no {MANIFEST}")
+    try: manifest = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError: raise CliError(f"{path} is damaged; remove {folder} and prepare it again") from None
+    if manifest["format"] != FORMAT:
+        raise CliError(f"{folder} has format {manifest['format']}, this version reads {FORMAT}: "
+                       "remove it and prepare it again")
+    return manifest
+
+
+def check_files(folder: Path, files: dict[str, dict], contents: bool = False):
+    "Refuse a prepared corpus with a file that has not the size, or with `contents` the sha256, that it was written with."
+    for name, about in files.items():
+        path = Path(folder) / name
+        if not path.is_file(): raise CliError(f"{path} is missing; remove {folder} and prepare it again")
+        if (size := path.stat().st_size) != about["bytes"]:
+            raise CliError(f"{path} is damaged ({size:,} bytes, {about['bytes']:,} were written); "
+                           f"remove {folder} and prepare it again")
+        if contents:
+            with open(path, "rb") as f: found = hashlib.file_digest(f, "sha256").hexdigest()
+            if found != about["sha256"]:
+                raise CliError(f"{path} is damaged (its sha256 has changed); remove {folder} and prepare it again")
+
+
+def describe(folder: Path) -> str:
+    "What is in a prepared corpus or shard, a line each split."
+    manifest = read_manifest(folder)
+    lines = [f"{split}: {n['documents']:,} documents, {n['tokens']:,} tokens" for split, n in manifest["splits"].items()]
+    classes = f", classes: {', '.join(manifest['classes'][:20])}" if manifest["classes"] else ""
+    return "\n".join([*lines, f"{manifest['distinct_tokens']:,} distinct tokens{classes}; in {folder}"])
+
+
 class Corpus:
     "A prepared corpus, opened."
     def __init__(self, folder: Path):
         self.folder = Path(folder)
-        path = self.folder / "manifest.json"
-        if not path.is_file(): raise CliError(f"{folder} is not a prepared corpus: it has no manifest.json")
-        self.manifest = json.loads(path.read_text())
-        if self.manifest["format"] != FORMAT:
-            raise CliError(f"{folder} has format {self.manifest['format']}, this version reads {FORMAT}: "
-                           "prepare it again")
+        self.manifest = read_manifest(self.folder)
+        if shard := self.manifest["shard"]:
+            raise CliError(f"{folder} is shard {shard[0]} of {shard[1]}; join them with python -m ulmfit.merge")
+        check_files(self.folder, self.manifest["files"])
         self.name, self.kind = self.manifest["name"], self.manifest["kind"]
         self.classes, self.fingerprint = self.manifest["classes"], self.manifest["fingerprint"]
         self.tokenizer = Tokenizer.from_dict(self.manifest["tokenizer"])
@@ -142,74 +189,14 @@ class Corpus:
         return Documents(read("ids", "r"), read("offsets"), read("labels") if labelled else None)
 
     def vocab(self, splits: Sequence[str], max_size: int, min_freq: int) -> Vocab:
-        "The vocabulary of these splits' documents."
+        "The vocabulary of these splits' documents; of subwords it is all that the tokenizer has."
         if missing := set(splits) - set(self.splits):
             raise CliError(f"{self.name} has no split {', '.join(missing)}; it has: {', '.join(self.splits)}")
         counts = sum(self.splits[s].counts(len(self.lexicon)) for s in splits)
+        if self.tokenizer.kind == SUBWORDS: max_size, min_freq = len(SPECIALS) + len(self.lexicon), 0
         return Vocab.from_counts(self.lexicon, counts, max_size, min_freq)
 
     def words(self, vocab: Vocab) -> dict[str, Documents]:
         "Every split in the numbering of `vocab`."
         table = vocab.table(self.lexicon)
         return {s: d.through(table) for s, d in self.splits.items()}
-
-
-class CorpusWriter:
-    """Writes a prepared corpus document by document; the folder appears only when it is complete.
-
-    Ids arrive in order of first appearance; `finish` renumbers them by frequency and narrows their type.
-    """
-    def __init__(self, folder: Path):
-        self.folder, self.part = Path(folder), Path(f"{folder}.part{os.getpid()}")
-        there = self.folder.exists() and (self.folder.is_file() or any(self.folder.iterdir()))
-        if there and not (self.folder / "manifest.json").is_file():
-            raise CliError(f"{folder} is there already and is no prepared corpus; give another folder")
-        shutil.rmtree(self.part, ignore_errors=True)
-        self.part.mkdir(parents=True)
-        self.index: dict[str, int] = {}
-        self.splits: dict[str, tuple[list[int], list[int]]] = {}
-
-    def add(self, split: str, types: Sequence[str], ids: np.ndarray, lengths: Sequence[int],
-            labels: Sequence[int] | None):
-        "A block of documents: `ids` point into `types`, `lengths` cut them into documents."
-        known, seen = self.splits.setdefault(split, ([], []))
-        numbers = (self.index.setdefault(t, len(self.index)) for t in types)
-        local = np.fromiter(numbers, dtype=np.uint32, count=len(types))
-        with open(self.part / f"{split}.raw", "ab") as f: local[ids].tofile(f)
-        known.extend(lengths)
-        if labels is not None: seen.extend(labels)
-
-    def finish(self, **manifest):
-        "Renumber, write the manifest, and put the folder in its place."
-        files = {s: self.part / f"{s}.raw" for s in self.splits}
-        raws = {s: np.fromfile(f, dtype=np.uint32) if not f.stat().st_size else
-                np.memmap(f, dtype=np.uint32, mode="r") for s, f in files.items()}
-        counts = sum(np.bincount(r, minlength=len(self.index)) for r in raws.values())
-        tokens = list(self.index)
-        order = sorted(range(len(tokens)), key=lambda i: (-counts[i], tokens[i]))
-        rank = np.empty(len(order), dtype=smallest_type(len(order)))
-        rank[order] = np.arange(len(order))
-        digest, about = hashlib.sha256(), {}
-        for split, raw in raws.items():
-            lengths, labels = self.splits[split]
-            path = self.part / f"{split}.ids.npy"
-            ids = (np.lib.format.open_memmap(path, mode="w+", dtype=rank.dtype, shape=raw.shape)
-                   if len(raw) else np.zeros(0, rank.dtype))
-            for i in range(0, len(raw), 1 << 22): ids[i:i + (1 << 22)] = rank[raw[i:i + (1 << 22)]]
-            if not len(raw): np.save(path, ids)
-            offsets = np.cumsum([0, *lengths], dtype=np.int64)
-            np.save(self.part / f"{split}.offsets.npy", offsets)
-            if labels: np.save(self.part / f"{split}.labels.npy", np.asarray(labels, dtype=np.int32))
-            for a in (ids, offsets, np.asarray(labels, dtype=np.int32)): digest.update(np.ascontiguousarray(a).data)
-            about[split] = dict(documents=len(lengths), tokens=int(offsets[-1]))
-            (self.part / f"{split}.raw").unlink()
-        lexicon = json.dumps([tokens[i] for i in order])
-        (self.part / "lexicon.json").write_text(lexicon)
-        digest.update(lexicon.encode())
-        manifest = dict(format=FORMAT, splits=about, fingerprint=digest.hexdigest(), **manifest)
-        (self.part / "manifest.json").write_text(json.dumps(manifest, indent=1, ensure_ascii=False))
-        shutil.rmtree(self.folder, ignore_errors=True)
-        self.part.rename(self.folder)
-
-    def __enter__(self): return self
-    def __exit__(self, *_): shutil.rmtree(self.part, ignore_errors=True)

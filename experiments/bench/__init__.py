@@ -1,0 +1,1 @@
+"Benchmarks: this project beside others, at equal work, in turns."

@@ -1,0 +1,86 @@
+"""Contenders in turns: each is a process of its own that does one round of work whenever it is asked to.
+
+A round of each follows a round of each, so that what else the machine does falls on all alike; medians are reported.
+A contender is a command that, for every line on its standard input, prints a line of JSON: seconds, what it counted
+(documents, tokens …), its peak of resident memory and, if it likes, more.
+"""
+import json, os, platform, subprocess, sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+
+from fastcore.script import CliError
+
+PEERS = Path(".venv-peers/bin/python")  # made by `make bench-peers`
+
+
+def python_of(contender: str) -> str:
+    "The python that a contender runs with."
+    if contender != "fastai": return sys.executable
+    if not PEERS.exists(): raise CliError("fastai is not installed: make bench-peers")
+    return str(PEERS)
+
+
+@dataclass
+class Contender:
+    "A process that waits for its rounds, on cores of its own choice."
+    name: str
+    command: list[str]
+    cores: int = 1
+    rounds: list[dict] = field(default_factory=list)
+
+    def __enter__(self):
+        def pin(): os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:self.cores])
+        env = os.environ | dict(OMP_NUM_THREADS=str(self.cores))
+        self.process = subprocess.Popen(self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env,
+                                        preexec_fn=pin)
+        return self
+
+    def __exit__(self, *_):
+        self.process.stdin.close()
+        self.process.wait()
+
+    def round(self):
+        "One round, recorded."
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+        line = self.process.stdout.readline()
+        if not line: raise CliError(f"the contender {self.name} has ended: {' '.join(self.command)}")
+        self.rounds.append(json.loads(line))
+
+
+def answer(work):
+    "The contender's side: `work()` gives a round's figures."
+    for _ in sys.stdin: print(json.dumps(work() | dict(peak_memory_bytes=peak_rss())), flush=True)
+
+
+def peak_rss() -> int:
+    "This process's highest resident memory in bytes (Linux); getrusage would include the process that launched it."
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
+
+
+def race(contenders: Sequence[Contender], rounds: int):
+    "All rounds, one contender at a time in turns, each alive from its first round to its last."
+    for c in contenders: c.__enter__()
+    try:
+        for n in range(rounds):
+            for c in contenders:
+                c.round()
+                print(f"round {n + 1}: {c.name} {c.rounds[-1]['seconds']:.2f} s", file=sys.stderr, flush=True)
+    finally:
+        for c in contenders: c.__exit__()
+
+
+def rates(c: Contender, unit: str) -> dict:
+    "Median, lowest and highest `unit` per second of a contender."
+    found = [r[unit] / r["seconds"] for r in c.rounds]
+    return {f"{unit}_per_second": round(median(found), 1), "lowest": round(min(found), 1), "highest": round(max(found), 1)}
+
+
+def machine() -> dict:
+    "What the figures were measured on."
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+    return dict(processor=model, cores=os.cpu_count(), python=platform.python_version())

@@ -1,0 +1,86 @@
+"""Subwords: a vocabulary of word pieces learnt from a corpus (SentencePiece, unigram), as MultiFiT uses them.
+
+They need no blanks between words, so Chinese and Japanese work, and every language has the same small vocabulary, which
+no stage has to change. The model is a few hundred kilobytes that live in the corpus and the bundle. ULMFiT's rules run
+before it; a mark of case stands before its word as a piece of its own. SentencePiece is an extra:
+pip install "ulmfit[subwords]".
+"""
+import io, re
+from collections.abc import Iterable
+from functools import lru_cache
+from itertools import groupby
+
+from fastcore.script import CliError
+
+from .rules import SPECIALS, UNK, WREP, Rules, clean, mark_case
+
+BLANK = "▁"  # SentencePiece's sign for a blank before a piece
+SENTENCES = 500_000  # lines that the pieces are learnt from, drawn at random where there are more
+COVERAGE = 0.9995  # share of the running characters that have a piece; the rest is unknown
+_word = re.compile(r"\w+")
+
+
+def sentencepiece():
+    "The library, imported here because only subwords need it."
+    try: import sentencepiece as library
+    except ImportError as e:
+        raise CliError('subwords need SentencePiece: pip install "ulmfit[subwords]"') from e
+    return library
+
+
+def spaced(text: str, rules: Rules) -> str:
+    "A text after the rules, with their marks as words: `The NATO's` -> `xxmaj the xxup nato's`."
+    def marked(word: re.Match) -> str:
+        *marks, low = mark_case(word[0], rules)
+        return f" {marks[0]} {low}" if marks else low
+    out = []
+    for chunk, run in groupby(clean(text, rules).split()):
+        n, chunk_marked = len(list(run)), _word.sub(marked, chunk)
+        repeated = n >= rules.word_repeat and chunk[0].isalnum()
+        out += [WREP, str(n), chunk_marked] if repeated else [chunk_marked] * n
+    return " ".join(out)
+
+
+def train(texts: Iterable[str], size: int, rules: Rules) -> bytes:
+    "A model of `size` tokens (special ones included, fewer where the texts have no more) learnt from texts."
+    lines = (spaced(line, rules) for text in texts for line in text.splitlines() if not line.isspace())
+    model = io.BytesIO()
+    library = sentencepiece()
+    library.set_random_generator_seed(0)
+    try:
+        library.SentencePieceTrainer.train(
+            sentence_iterator=lines, model_writer=model, model_type="unigram", vocab_size=size + 1,
+            hard_vocab_limit=False, character_coverage=COVERAGE, input_sentence_size=SENTENCES,
+            shuffle_input_sentence=True, max_sentence_length=1 << 16, num_threads=1, minloglevel=2,
+            unk_id=0, bos_id=-1, eos_id=-1, pad_id=-1, user_defined_symbols=[BLANK + t for t in SPECIALS])
+    except (RuntimeError, OSError) as e:
+        raise CliError(f"no {size:,} subwords can be learnt from this text ({str(e).splitlines()[-1]})") from e
+    return model.getvalue()
+
+
+@lru_cache
+def processor(model: bytes): return sentencepiece().SentencePieceProcessor(model_proto=model)
+
+
+@lru_cache
+def tokens(model: bytes) -> tuple[str, ...]:
+    "What each of SentencePiece's numbers is as a token."
+    special = {BLANK + t: t for t in SPECIALS}
+    sp = processor(model)
+    return UNK, *(special.get(piece, piece) for piece in map(sp.id_to_piece, range(1, sp.get_piece_size())))
+
+
+def split(text: str, model: bytes, rules: Rules) -> list[str]:
+    "A text's subwords."
+    names = tokens(model)
+    return [names[i] for i in processor(model).encode(spaced(text, rules))]
+
+
+def whole_words(pieces: Iterable[str]) -> list[str]:
+    "Subwords joined to words again; special tokens stay words of their own."
+    words, open_ = [], False
+    for piece in pieces:
+        if piece in SPECIALS or piece.startswith(BLANK) or not open_: words.append(piece.removeprefix(BLANK))
+        else: words[-1] += piece
+        open_ = piece not in SPECIALS
+    return [w for w in words if w]
