@@ -18,7 +18,7 @@ help:  ## this list
 .venv/ready: setup.cfg constraints.txt
 	$(PYTHON) -m venv .venv
 	$(PY) -m pip install -q -c constraints.txt "torch==$$(sed -n 's/^torch==//p' constraints.txt)"
-	$(PY) -m pip install -q -c constraints.txt -e ".[demo,test]"
+	$(PY) -m pip install -q -c constraints.txt -e ".[demo,subwords,plot,test]"
 	@touch $@
 
 setup: .venv/ready  ## .venv with pinned dependencies and the package

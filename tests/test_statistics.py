@@ -12,7 +12,8 @@ from ulmfit.corpus.prepare import prepare
 from ulmfit.corpus.registry import Source
 from ulmfit.corpus.statistics import (WIDTH, class_balance, duplicates, examples, fingerprints, first_equal, lengths,
                                       loose, report, shown, table, vocabulary)
-from ulmfit.corpus.store import Corpus, CorpusWriter, Documents
+from ulmfit.corpus.store import Corpus, Documents
+from ulmfit.corpus.writer import CorpusWriter
 from ulmfit.text.tokenizer import Tokenizer
 
 quick = settings(deadline=None, max_examples=100)
@@ -21,12 +22,12 @@ quick = settings(deadline=None, max_examples=100)
 def corpus_of(folder: Path, classes: list[str] | None = None, **splits: list[tuple[str, int | None]]) -> Corpus:
     "Splits of (tokens between blanks, class or None)."
     with CorpusWriter(folder) as writer:
+        for c in classes or (): writer.classes[c]
         for split, documents in splits.items():
             docs, labels = [text.split(" ") if text else [] for text, _ in documents], [c for _, c in documents]
-            types = list(dict.fromkeys(t for d in docs for t in d))
-            ids = np.array([types.index(t) for d in docs for t in d], dtype=np.uint32)
-            writer.add(split, types, ids, list(map(len, docs)), labels if None not in labels else None)
-        writer.finish(name="small", kind="classification" if classes else "lm", classes=classes or [],
+            ids = np.array([writer.lexicon[t] for d in docs for t in d])
+            writer.add(split, ids, list(map(len, docs)), labels if None not in labels else None)
+        writer.finish(classes or [], name="small", kind="classification" if classes else "lm",
                       tokenizer=Tokenizer("words").to_dict())
     return Corpus(folder)
 

@@ -13,10 +13,11 @@ from pathlib import Path
 
 from fastcore.script import CliError, call_parse
 
-
 from .corpus.archives import COMPRESSED, Member, open_bytes
+from .corpus.picture import draw
 from .corpus.prepare import prepared
 from .corpus.registry import cards, find, folders, get, open_source, read_card
+from .corpus.statistics import report
 from .corpus.store import MANIFEST, check_files, describe, read_manifest
 from .text.tokenizer import TextSettings, Tokenizer
 from .text.vocab import VocabSettings
@@ -130,5 +131,10 @@ def main(
     if not name: raise CliError(f"which dataset? give one of: {', '.join(cards())}")
     if action == "get": return get_all(name)
     if action == "check": return check_one(name, kind, text=text_column, label=label_column, encoding=encoding)
+    if documents < 0: raise CliError(f"--documents {documents}: it must be at least 0")
     corpus = prepared(name, kind, Tokenizer.named(text), text_column, label_column, encoding)
-    raise NotImplementedError
+    words = corpus.vocab(["train"], vocab.max_vocab, vocab.min_freq)
+    print(report(corpus, words, documents, seed))
+    if plot:
+        draw(corpus, words, plot)
+        print(f"\na picture of it is in {plot}")

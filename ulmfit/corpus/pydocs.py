@@ -13,7 +13,7 @@ from pathlib import Path
 
 GENERAL = ("stdlib", "numpy", "pandas", "torch", "spacy", "thinc", "sklearn", "scipy", "sympy", "networkx", "joblib",
            "fastcore", "hypothesis", "pydantic", "rich", "typer", "requests", "httpx", "jinja2", "fsspec", "tqdm",
-           "pytest", "_pytest", "pip", "setuptools", "click", "packaging", "safetensors", "numba", "matplotlib")
+           "pytest", "_pytest", "pip", "setuptools", "click", "packaging", "safetensors", "numba")
 TARGETS = ("stdlib", "pandas", "torch", "scipy", "sympy", "networkx")
 WORDS = (8, 400)  # length of a text of the general domain
 TASK_WORDS = (8, 60)  # and of the task: what a thing is, said in a sentence or two

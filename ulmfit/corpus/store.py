@@ -22,6 +22,7 @@ from ..text.vocab import Vocab
 
 FORMAT = 2
 MANIFEST = "manifest.json"
+AT_ONCE = 1 << 22  # ids in memory when all of them are gone through
 Shard = tuple[int, int]  # which of how many, from 1
 
 
@@ -78,8 +79,9 @@ class Documents:
 
     def counts(self, size: int) -> np.ndarray:
         "How often each of `size` ids occurs."
-        total = np.zeros(size, dtype=np.int64)
-        for block in np.array_split(np.arange(len(self)), max(1, len(self) // 10_000)):
+        total, ends = np.zeros(size, dtype=np.int64), np.cumsum(self.lengths)
+        borders = np.searchsorted(ends, np.arange(AT_ONCE, ends[-1] if len(self) else 0, AT_ONCE))
+        for block in np.split(np.arange(len(self)), borders):
             if len(block): total += np.bincount(np.concatenate([self[i] for i in block]), minlength=size)
         return total
 

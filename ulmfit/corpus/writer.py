@@ -15,9 +15,8 @@ from fastcore.script import CliError
 from filelock import FileLock, Timeout
 
 from ..text.memo import Numbers
-from .store import FORMAT, MANIFEST, Shard, smallest_type
+from .store import AT_ONCE, FORMAT, MANIFEST, Shard, smallest_type
 
-AT_ONCE = 1 << 20  # ids renumbered at a time
 ORDER = ("train", "valid", "test", "unsup")  # of splits in the manifest; others follow
 
 
