@@ -2,7 +2,9 @@
 import importlib.util
 import json
 import random
+from collections import Counter
 
+import numpy as np
 import pytest
 from corpora import says
 from hypothesis import given, settings, strategies as st
@@ -11,7 +13,7 @@ from ulmfit.corpus.registry import Source
 from ulmfit.corpus.shards import merge
 from ulmfit.text import subwords
 from ulmfit.text.rules import BOS, FASTAI, MAJ, SPECIALS, UNK, UP, WREP
-from ulmfit.text.subwords import spaced, whole_words
+from ulmfit.text.subwords import sample, spaced, whole_words
 from ulmfit.text.tokenizer import TextSettings, Tokenizer
 
 pytestmark = [pytest.mark.usefixtures("library"),
@@ -77,6 +79,21 @@ def test_no_text_makes_them_fail(tokenizer, text):
 
 
 # --- training them ---
+
+@quick
+@given(st.lists(st.text("ab", min_size=1, max_size=9), max_size=30), st.integers(1, 40), st.integers(1, 300))
+def test_a_sample_is_of_the_lines_and_no_larger_than_it_may_be(lines, most, characters):
+    kept = sample(lines, most, characters)
+    assert not Counter(kept) - Counter(lines) and len(kept) <= most and sum(map(len, kept[:-1])) <= characters
+    if len(lines) <= most and sum(map(len, lines)) <= characters: assert sorted(kept) == sorted(lines)
+
+
+def test_every_line_is_as_likely_in_a_sample():
+    "The last of a thousand as the first."
+    kept = np.array(sample([f"{i:03}" for i in range(1000)], 300), dtype=int)
+    assert len(set(kept)) == 300 and np.histogram(kept, 4, (0, 1000))[0].min() > 50
+
+
 
 def test_the_same_texts_give_the_same_model(tokenizer): assert untrained.trained(english) == tokenizer
 

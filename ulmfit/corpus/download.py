@@ -66,9 +66,8 @@ def receive(url: str, part: Path, start: int, size: int | None) -> int:
 
 def attempt(url: str, part: Path, size: int | None, sha256: str | None):
     "Make `part` complete and right, and safe on the disk."
-    there = part.stat().st_size if part.exists() else 0
     # without size and hash nothing would tell that the two halves are of different files
-    start = there if sha256 and size is not None and there <= size else 0
+    start = part.stat().st_size if size is not None and sha256 and part.exists() else 0
     if not start or start < size: start = receive(url, part, start, size)
     with open(part, "rb") as f:
         found = hashlib.file_digest(f, "sha256").hexdigest()
@@ -118,8 +117,8 @@ def fetch(urls: Sequence[str], path: Path, size: int | None = None, sha256: str 
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with alone(path):
+            if path.exists(): return path  # another process was quicker
             for url in urls:
-                if path.exists(): return path  # another process was quicker
                 try: persist(url, part, size, sha256)
                 except Refused as e: reasons.append(f"{url}: {e}")
                 else: return part.replace(path)

@@ -5,17 +5,19 @@ no stage has to change. The model is a few hundred kilobytes that live in the co
 before it; a mark of case stands before its word as a piece of its own. SentencePiece is an extra:
 pip install "ulmfit[subwords]".
 """
-import io, re
+import io, random, re
+from bisect import bisect_right
 from collections.abc import Iterable
 from functools import lru_cache
-from itertools import groupby
+from itertools import accumulate, groupby, islice
 
 from fastcore.script import CliError
 
 from .rules import SPECIALS, UNK, WREP, Rules, clean, mark_case
 
 BLANK = "▁"  # SentencePiece's sign for a blank before a piece
-SENTENCES = 500_000  # lines that the pieces are learnt from, drawn at random where there are more
+LINES, CHARACTERS = 100_000, 30_000_000  # that the pieces are learnt from, drawn by chance: a minute, a gigabyte
+THREADS = 4  # of the training; another number may give a slightly other model
 COVERAGE = 0.9995  # share of the running characters that have a piece; the rest is unknown
 _word = re.compile(r"\w+")
 
@@ -41,18 +43,27 @@ def spaced(text: str, rules: Rules) -> str:
     return " ".join(out)
 
 
+def sample(lines: Iterable[str], most: int = LINES, characters: int = CHARACTERS) -> list[str]:
+    "As many of the lines as may be, each as likely as any other; the same ones every time."
+    lines, rng = iter(lines), random.Random(0)
+    kept = list(islice(lines, most))
+    for seen, line in enumerate(lines, most + 1):
+        if (at := rng.randrange(seen)) < most: kept[at] = line
+    rng.shuffle(kept)
+    return kept[:1 + bisect_right(list(accumulate(map(len, kept))), characters)]
+
+
 def train(texts: Iterable[str], size: int, rules: Rules) -> bytes:
     "A model of `size` tokens (special ones included, fewer where the texts have no more) learnt from texts."
-    lines = (spaced(line, rules) for text in texts for line in text.splitlines() if not line.isspace())
+    lines = sample(line for text in texts for line in text.splitlines() if line and not line.isspace())
     model = io.BytesIO()
     library = sentencepiece()
-    library.set_random_generator_seed(0)
     try:
         library.SentencePieceTrainer.train(
-            sentence_iterator=lines, model_writer=model, model_type="unigram", vocab_size=size + 1,
-            hard_vocab_limit=False, character_coverage=COVERAGE, input_sentence_size=SENTENCES,
-            shuffle_input_sentence=True, max_sentence_length=1 << 16, num_threads=1, minloglevel=2,
-            unk_id=0, bos_id=-1, eos_id=-1, pad_id=-1, user_defined_symbols=[BLANK + t for t in SPECIALS])
+            sentence_iterator=(spaced(line, rules) for line in lines), model_writer=model, model_type="unigram", vocab_size=size + 1,
+            hard_vocab_limit=False, character_coverage=COVERAGE, max_sentence_length=1 << 16, minloglevel=2,
+            num_threads=THREADS, unk_id=0, bos_id=-1, eos_id=-1, pad_id=-1,
+            user_defined_symbols=[BLANK + t for t in SPECIALS])
     except (RuntimeError, OSError) as e:
         raise CliError(f"no {size:,} subwords can be learnt from this text ({str(e).splitlines()[-1]})") from e
     return model.getvalue()
