@@ -9,7 +9,7 @@ PY      := .venv/bin/python
 COMMON   = --preset $(PRESET) --device $(DEVICE) --seed $(SEED)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test pretrain finetune-lm classify bench-peers equal small clean
+.PHONY: help setup demo test pretrain finetune-lm classify bench bench-peers equal small corpora clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,6 +46,12 @@ bench-peers: .venv-peers/ready  ## fastai in an environment of its own, to compa
 		fasttransform matplotlib scikit-learn scipy pillow pyyaml psutil packaging
 	.venv-peers/bin/python -m pip install -q --no-deps -c constraints-peers.txt fastai
 	@touch $@
+
+bench: setup bench-peers  ## tokenisation against fastai (IMDb; needs the data)
+	$(PY) -m experiments.bench tokenize --input imdb --peer fastai --save
+
+corpora: setup  ## what preparing each dataset costs (a quarter of an hour; needs the data)
+	$(PY) -m experiments.corpora
 
 equal: setup bench-peers  ## our language model against fastai's: same logits, same training (half an hour)
 	$(PY) -m experiments.equal

@@ -20,7 +20,7 @@ from ulmfit.training.records import csv_text
 from .bench.rounds import machine
 
 WORK, RESULT = Path("runs/corpora"), Path(__file__).parent / "results" / "corpora.csv"
-LARGE = "enwiki, five times"
+LARGE = "5 times enwiki"
 NAMES = ("trec", "ag_news", "imdb", "ptb", "wikitext-2", "enwiki", LARGE)
 COPIES, OTHERS = 5, 50
 

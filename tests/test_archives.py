@@ -55,7 +55,8 @@ def test_members_come_in_the_archives_order(tmp_path):
 
 @pytest.mark.parametrize("make", [tar, zipped])
 def test_a_member_that_is_missing_is_named(tmp_path, make):
-    with says(f"a.{make.__name__[:3]}: there is no set/d.txt"): read(make(tmp_path / f"a.{make.__name__[:3]}"), "set/d.txt")
+    path = make(tmp_path / f"a.{make.__name__[:3]}")
+    with says(f"{path}: there is no set/d.txt"): read(path, "set/d.txt")
 
 
 @pytest.mark.parametrize("bad", [
@@ -88,8 +89,8 @@ def test_a_cut_tar_is_named(tmp_path, mode):
     with says("a.tar", "damaged archive"): read(path, "set/b.txt")
 
 
-@pytest.mark.parametrize("damage", [lambda b: b[:len(b) // 2], lambda b: b[:4000] + bytes(40) + b[4040:], lambda b: b"x"],
-                         ids=["cut", "changed", "no zip"])
+@pytest.mark.parametrize("damage", [lambda b: b[:len(b) // 2], lambda b: b[:4000] + bytes(40) + b[4040:],
+                                    lambda b: b"x"], ids=["cut", "changed", "no zip"])
 def test_a_damaged_zip_is_named(tmp_path, damage):
     path = zipped(tmp_path / "a.zip")
     path.write_bytes(damage(path.read_bytes()))

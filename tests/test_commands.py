@@ -12,8 +12,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from commands import (CLASSIFY, FINETUNE, PRETRAIN, REPOSITORY, SCRATCH, command, films, metrics, ok, record, rows, table,
-                      weights, write)
+from commands import (CLASSIFY, FINETUNE, PRETRAIN, REPOSITORY, SCRATCH, command, films, metrics, ok, record, rows,
+                      table, weights, write)
 from fastcore.script import CliError
 from hypothesis import given, settings, strategies as st
 from ulmfit.corpus import prepare as preparing, registry

@@ -1,6 +1,5 @@
 "Preparation: ids that decode to the tokens, whole or absent, the same however they were made."
 import json
-import re
 import subprocess
 import sys
 from collections import Counter
@@ -235,7 +234,7 @@ try: prepare(Source("s", "lm", lambda: iter(documents)), Tokenizer("words"), Pat
 except CliError as e: print(e)
 """
     r = subprocess.run([sys.executable, "-c", program], cwd=Path(__file__).parents[1], capture_output=True, text=True)
-    assert re.fullmatch(r".*/c cannot be written \(File too large\); nothing is left of it\n", r.stdout), r.stdout + r.stderr
+    assert r.stdout.endswith("/c cannot be written (File too large); nothing is left of it\n"), r.stdout + r.stderr
     assert not list(tmp_path.glob("*c*")) and files(tmp_path / "before") == before
 
 

@@ -88,6 +88,18 @@ def test_imdb_is_read_from_its_archive(tmp_path, mode):
         ("train", ("best<br />of é", "pos"))]
 
 
+def test_imdb_is_read_from_its_folder_as_well(tmp_path):
+    "Extracted by hand, and found by its card."
+    for name, text in reviews.items(): write(tmp_path / name, text)
+    from_archive = list(readers.read_imdb(imdb(tmp_path / "a.tar", reviews, "")))
+    assert sorted(readers.read_imdb(tmp_path / "aclImdb"), key=str) == sorted(from_archive, key=str)
+
+
+def test_a_review_that_is_not_utf8_is_named(tmp_path):
+    write(tmp_path / "aclImdb/train/pos/1_9.txt", "é", "latin-1")
+    with says("1_9.txt", "byte 0"): list(readers.read_imdb(tmp_path / "aclImdb"))
+
+
 @pytest.mark.parametrize("mode", ["gz", "xz"])
 def test_a_cut_archive_is_an_error(tmp_path, mode):
     path = imdb(tmp_path / "a.tar", reviews | {"aclImdb/train/pos/1_9.txt": "".join(map(chr, range(300, 9000)))}, mode)
@@ -205,6 +217,13 @@ def test_an_encoding_that_does_not_exist_is_named(tmp_path):
 
 
 # --- plain texts and folders ---
+
+def test_a_very_long_paragraph_ends_at_its_next_line(tmp_path, monkeypatch):
+    "So that a text without an empty line is not one document of its size; nothing is lost."
+    monkeypatch.setattr(readers, "LONG", 10)
+    path = write(tmp_path / "t.txt", "one line\nand more\nthe next\n\nlast\n")
+    assert texts(readers.read_paragraphs(path)) == ["one line\nand more", "the next", "last"]
+
 
 def test_paragraphs_end_at_empty_lines(tmp_path):
     path = write(tmp_path / "t.txt", "\n\none\nstill one\n  \n\n two \r\n\r\nthree")

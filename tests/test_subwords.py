@@ -24,7 +24,8 @@ parts = "won der ful beau ti story film ter ri ble act ing rea son able un play 
 invented = ["".join(rng.choices(parts, k=rng.randint(1, 3))) for _ in range(300)]
 english = [" ".join(rng.choices(invented, k=12)).capitalize() + f", in {rng.randint(1, 9)} of NATO's \"wars\" (say)."
            for _ in range(200)]
-japanese = ["私はその映画がとても好きです。", "東京は日本の首都です。", "彼女は毎日図書館で本を読みます。", "今日は天気がいいですね。"] * 20
+japanese = ["私はその映画がとても好きです。", "東京は日本の首都です。", "彼女は毎日図書館で本を読みます。",
+            "今日は天気がいいですね。"] * 20
 untrained = Tokenizer("subwords", size=150)
 
 
@@ -35,7 +36,8 @@ def tokenizer() -> Tokenizer: return untrained.trained(english)
 # --- marks before SentencePiece ---
 
 @pytest.mark.parametrize("text, marked", [
-    ("The film", f"{MAJ} the film"), ("NATO's", f" {UP} nato's"), ('"Kiki\'s (GREAT)', f'" {MAJ} kiki\'s ( {UP} great)'),
+    ("The film", f"{MAJ} the film"), ("NATO's", f" {UP} nato's"),
+    ('"Kiki\'s (GREAT)', f'" {MAJ} kiki\'s ( {UP} great)'),
     ("no no no way", f"{WREP} 3 no way"), ("NO NO", f" {UP} no  {UP} no"), ("? ? ?", "? ? ?"), ("a\n\nb", "a b"),
     ("日本語", "日本語")])
 def test_marks_stand_before_their_words(text, marked): assert spaced(text, FASTAI).strip() == marked.strip()

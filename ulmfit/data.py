@@ -7,7 +7,7 @@
 
 `check` and `show` also take a path of one's own or a prepared corpus.
 """
-import hashlib, sys
+import hashlib
 from collections import Counter
 from pathlib import Path
 
@@ -15,8 +15,8 @@ from fastcore.script import CliError, call_parse
 
 from .corpus.archives import COMPRESSED, Member, open_bytes
 from .corpus.picture import draw
-from .corpus.prepare import prepared
-from .corpus.registry import cards, find, folders, get, open_source, read_card
+from .corpus.prepare import prepared, say
+from .corpus.registry import cards, find, get, open_source, read_card
 from .corpus.statistics import report
 from .corpus.store import MANIFEST, check_files, describe, read_manifest
 from .text.tokenizer import TextSettings, Tokenizer
@@ -73,7 +73,7 @@ def check_one(name: str, kind: str | None, **how):
     card = read_card(name) if name in cards() else {}
     for about in card.get("files", []): check_contents(card, about)
     source = open_source(name, kind, **how)
-    for note in source.notes: print(f"note: {note}", file=sys.stderr)
+    say(source.notes)
     promised_words, promised = card.get("words", {}), card.get("documents", {})
     documents, words = {}, Counter()
     for split, (text, label) in source.read():
@@ -106,7 +106,8 @@ def check_contents(card: dict, about: dict):
     if not whole or not isinstance(place, Path) or "sha256" not in about or place.suffix not in COMPRESSED: return
     if place.name != f"{about['name']}{place.suffix}": return
     with open_bytes(place) as f: found = hashlib.file_digest(f, "sha256").hexdigest()
-    if found != about["sha256"]: raise CliError(f"{place}: sha256 of its content is {found}, the card says {about['sha256']}")
+    if found != about["sha256"]:
+        raise CliError(f"{place}: sha256 of its content is {found}, the card says {about['sha256']}")
 
 
 @call_parse(pos=["name"])

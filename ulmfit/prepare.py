@@ -4,7 +4,7 @@
     python -m ulmfit.prepare reviews.csv --text-column review --label-column stars --out prepared/reviews
     python -m ulmfit.prepare books/ --kind lm --lang de --out prepared/books
     python -m ulmfit.prepare wiki_ja/ --tokenizer subwords --subwords 15000 --out prepared/ja
-    python -m ulmfit.prepare enwiki --shard 1/8 --out parts/1      (one of eight jobs; then python -m ulmfit.merge parts/*)
+    python -m ulmfit.prepare enwiki --shard 1/8 --out parts/1     (one of eight jobs; then ulmfit.merge joins them)
 
 The stages do this by themselves for a name or a path; a prepared folder is what one keeps, or takes to another machine.
 """

@@ -76,7 +76,8 @@ def race(contenders: Sequence[Contender], rounds: int):
 def rates(c: Contender, unit: str) -> dict:
     "Median, lowest and highest `unit` per second of a contender."
     found = [r[unit] / r["seconds"] for r in c.rounds]
-    return {f"{unit}_per_second": round(median(found), 1), "lowest": round(min(found), 1), "highest": round(max(found), 1)}
+    return {f"{unit}_per_second": round(median(found), 1), "lowest": round(min(found), 1),
+            "highest": round(max(found), 1)}
 
 
 def machine() -> dict:

@@ -71,9 +71,11 @@ def compare(input: str, documents: int, peer: str | None, rounds: int) -> list[d
     race(contenders, rounds)
     rows = [dict(contender=c.name, input=input, documents=len(texts), tokens=c.rounds[0]["tokens"], rounds=rounds)
             | rates(c, "tokens") | dict(documents_per_second=rates(c, "documents")["documents_per_second"],
-                                        peak_memory_bytes=max(r["peak_memory_bytes"] for r in c.rounds)) for c in contenders]
+                                        peak_memory_bytes=max(r["peak_memory_bytes"] for r in c.rounds))
+            for c in contenders]
     rows[0]["equal_to_reference"] = contenders[0].rounds[0]["sha256"] == contenders[1].rounds[0]["sha256"]
-    for row in rows: row["ratio_to_" + names[-1]] = round(row["documents_per_second"] / rows[-1]["documents_per_second"], 2)
+    last = rows[-1]["documents_per_second"]
+    for row in rows: row[f"ratio_to_{names[-1]}"] = round(row["documents_per_second"] / last, 2)
     return rows
 
 

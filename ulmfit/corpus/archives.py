@@ -1,8 +1,8 @@
 """Files and members of archives as streams of bytes. An archive is read where it lies; nothing is unpacked.
 
-A file may be plain, `.gz` or `.xz`; an archive tar (compressed or not) or zip. What is damaged becomes one line of error,
-and so does an archive with a member that points out of it, as none of the corpora has: its other members are not to be
-trusted either.
+A file may be plain, `.gz` or `.xz`; an archive tar (compressed or not) or zip. What is damaged becomes one line of
+error, and so does an archive with a member that points out of it, as none of the corpora has: its other members are not
+to be trusted either.
 """
 import gzip, io, lzma, tarfile, zipfile, zlib
 from collections.abc import Iterator
@@ -14,6 +14,7 @@ from typing import BinaryIO
 from fastcore.script import CliError
 
 COMPRESSED = {".gz": gzip.open, ".xz": lzma.open}
+SYMLINK = 0o12  # the kind of a file in the first four bits of a zip member's attributes
 DAMAGE = (EOFError, lzma.LZMAError, gzip.BadGzipFile, zlib.error, tarfile.TarError, zipfile.BadZipFile)
 
 
@@ -41,7 +42,8 @@ def open_bytes(path: Path | Member) -> Iterator[BinaryIO]:
             with COMPRESSED.get(path.suffix, open)(path, "rb") as f: yield f
         elif path.archive.suffix == ".zip":
             with zipfile.ZipFile(path.archive) as archive:
-                for info in archive.infolist(): check_member(path.archive, info.filename, info.external_attr >> 28 == 10)
+                for info in archive.infolist():
+                    check_member(path.archive, info.filename, info.external_attr >> 28 == SYMLINK)
                 if path.name not in archive.namelist(): raise missing(path)
                 with archive.open(path.name) as f: yield f
         else:

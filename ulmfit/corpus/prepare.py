@@ -115,15 +115,20 @@ def differences(there: dict, here: dict) -> str:
     return ", ".join(f"{k}: {there.get(k)} there, {here.get(k)} here" for k in names)
 
 
+def say(notes: Sequence[str]):
+    "What the user should know of the data, whenever they are used."
+    for note in notes: print(f"note: {note}", file=sys.stderr)
+
+
 def prepare(source: Source, tokenizer: Tokenizer, out: Path, workers: int | None = None,
             shard: Shard | None = None) -> Corpus | None:
     """Write `source` as a prepared corpus into the folder `out`, or a shard of it (of which there is no `Corpus`).
 
     If it is there already it stays. CliError where another is there, or the source is not what it should be.
     """
+    say(source.notes)
     about = identity(source, tokenizer)
     if is_there(Path(out), about, shard): return None if shard else Corpus(out)
-    for note in source.notes: print(f"note: {note}", file=sys.stderr)
     workers, stamps = workers or os.cpu_count(), source.stamps()
     with CorpusWriter(out) as writer:
         if tokenizer.untrained:
@@ -167,7 +172,7 @@ def finish(writer: CorpusWriter, shard: Shard | None, **about):
 def checked(writer: CorpusWriter, promised: dict, name: str, kind: str) -> list[str]:
     "The classes in order; CliError where documents or classes are not what they should be."
     found = writer.documents()
-    if not any(sum(split.lengths) for split in writer.splits.values()): raise CliError(f"{name}: there is no text in it")
+    if not any(split.has_text for split in writer.splits.values()): raise CliError(f"{name}: there is no text in it")
     classes = promised["classes"] or sorted(writer.classes)
     if kind == "classification":
         if "train" not in found: raise CliError(f"{name}: it has no training split")
@@ -194,6 +199,7 @@ def prepared(name_or_path: str, kind: str | None, tokenizer: Tokenizer, text: st
     "A stage's corpus: a prepared folder as it is, anything else prepared under `data/prepared/`, once for its content."
     if (Path(name_or_path) / MANIFEST).is_file():
         corpus = Corpus(Path(name_or_path))
+        say(corpus.manifest["notes"])
         if kind == "classification" and corpus.kind != kind:
             raise CliError(f"{name_or_path} has no labels: it was prepared for a language model")
         if of_model and corpus.tokenizer != tokenizer:

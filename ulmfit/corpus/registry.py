@@ -105,6 +105,7 @@ def open_card(name: str, kind: str | None, leave_out: str | None = None) -> Sour
     card = read_card(name)
     if (kind := kind or card["kinds"][0]) not in card["kinds"]:
         raise CliError(f"{name} is a corpus for {' and '.join(card['kinds'])}, not for {kind}")
+    if leave_out is not None and card["reader"] != "wikiextractor": raise no_pages(name)
     if card["reader"] == "pydocs":
         return Source(name, kind, pydocs.read_general if kind == "lm" else pydocs.read_task,
                       identity=pydocs.fingerprint())
@@ -132,7 +133,6 @@ def open_card(name: str, kind: str | None, leave_out: str | None = None) -> Sour
 
 def reader_of(card: dict, leave_out: str | None) -> tuple[Callable, str]:
     "What reads a card's files, and what it leaves out, in words."
-    if leave_out is not None and card["reader"] != "wikiextractor": raise no_pages(card["name"])
     if card["reader"] == "imdb": return readers.read_imdb, ""
     read = READERS[card["reader"]]
     if card["reader"] == "zhang": return partial(read, names=card["classes"]), ""
@@ -152,7 +152,7 @@ def no_pages(name: str) -> CliError: return CliError(f"{name}: --leave-out is fo
 def files_of(places: list[Place]) -> list[Path]:
     "The files that some places are, or are in: those of a folder one by one, each archive once."
     paths = dict.fromkeys(place.archive if isinstance(place, Member) else place for place in places)
-    return [f for path in paths for f in (sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path])]
+    return [f for p in paths for f in (sorted(filter(Path.is_file, p.rglob("*"))) if p.is_dir() else [p])]
 
 
 def split_name(path: Path) -> str | None:

@@ -150,7 +150,7 @@ def read_manifest(folder: Path) -> dict:
 
 
 def check_files(folder: Path, files: dict[str, dict], contents: bool = False):
-    "Refuse a prepared corpus with a file that has not the size, or with `contents` the sha256, that it was written with."
+    "Refuse a corpus with a file that has not the size, or with `contents` the sha256, that it was written with."
     for name, about in files.items():
         path = Path(folder) / name
         if not path.is_file(): raise CliError(f"{path} is missing; remove {folder} and prepare it again")
@@ -166,7 +166,7 @@ def check_files(folder: Path, files: dict[str, dict], contents: bool = False):
 def describe(folder: Path) -> str:
     "What is in a prepared corpus or shard, a line each split."
     manifest = read_manifest(folder)
-    lines = [f"{split}: {n['documents']:,} documents, {n['tokens']:,} tokens" for split, n in manifest["splits"].items()]
+    lines = [f"{s}: {n['documents']:,} documents, {n['tokens']:,} tokens" for s, n in manifest["splits"].items()]
     classes = f", classes: {', '.join(manifest['classes'][:20])}" if manifest["classes"] else ""
     return "\n".join([*lines, f"{manifest['distinct_tokens']:,} distinct tokens{classes}; in {folder}"])
 

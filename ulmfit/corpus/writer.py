@@ -33,6 +33,9 @@ class Split:
         self.blocks.append(len(lengths))
         if labels is not None: self.labels.extend(labels)
 
+    @property
+    def has_text(self) -> bool: return any(self.lengths)
+
     def read(self) -> Iterator[np.ndarray]:
         "The raw ids, piece by piece."
         self.file.flush()
@@ -89,7 +92,7 @@ class CorpusWriter:
                 if split.labels else {None: len(split.lengths)} for name, split in self.splits.items()}
 
     def finish(self, classes: Sequence[str], always: Iterable[str] = (), shard: Shard | None = None, **about):
-        """Number tokens by frequency and classes in the order of `classes`; write the files and put the folder in place.
+        """Number tokens by frequency and classes in the order of `classes`; write the files, put the folder in place.
 
         Tokens in `always` are part of the lexicon even where no document has them. A shard also keeps where its blocks
         end. `about` goes into the manifest.
@@ -130,7 +133,8 @@ class CorpusWriter:
         offsets = np.cumsum([0, *split.lengths], dtype=np.int64)
         self.write_array(f"{name}.ids.npy", rank.dtype, int(offsets[-1]), (rank[ids] for ids in split.read()))
         self.write_array(f"{name}.offsets.npy", offsets.dtype, len(offsets), [offsets])
-        if split.labels: self.write_array(f"{name}.labels.npy", table.dtype, len(split.labels), [table[np.asarray(split.labels)]])
+        if labels := split.labels:
+            self.write_array(f"{name}.labels.npy", table.dtype, len(labels), [table[np.asarray(labels)]])
         if is_shard: self.write_array(f"{name}.blocks.npy", np.int64, len(split.blocks), [np.array(split.blocks)])
         split.file.close()
         split.path.unlink()

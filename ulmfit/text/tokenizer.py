@@ -22,10 +22,10 @@ KINDS = SPACY, WORDS, SUBWORDS = ("spacy", "words", "subwords")
 def spacy_tokenizer(lang: str):
     "spaCy's tokenizer for `lang`; imported here because training needs no spaCy."
     try: import spacy
-    except ImportError: raise CliError("spaCy is not installed; install it, or give a corpus that is prepared") from None
+    except ImportError: raise CliError("spaCy is not installed; install it, or give a prepared corpus") from None
     try: tokenizer = spacy.blank(lang).tokenizer
     except ImportError as e: raise CliError(f"spaCy has no tokenizer for the language {lang!r}: {e}") from e
-    if vocab := getattr(tokenizer, "vocab", None): vocab.lex_attr_getters = {}  # features of words that nobody reads
+    if vocab := getattr(tokenizer, "vocab", None): vocab.lex_attr_getters = {}  # of words' features nobody reads
     return tokenizer
 
 
