@@ -210,6 +210,26 @@ prepare(Source("s", "lm", documents), Tokenizer("words"), Path({str(tmp_path / "
     assert tokens(corpus, "train") == [["a", "b", "xxeos"]] and not list(tmp_path.glob(".c*"))
 
 
+def test_an_interruption_is_one_line_and_leaves_nothing(tmp_path):
+    program = f"""
+import os, signal
+from pathlib import Path
+from ulmfit.corpus.prepare import prepare
+from ulmfit.corpus.registry import Source
+from ulmfit.text.tokenizer import Tokenizer
+signal.signal(signal.SIGINT, signal.default_int_handler)
+def documents():
+    for i in range(9000): yield "train", (f"text {{i}}", None)
+    os.killpg(0, signal.SIGINT)  # as a terminal does: to all processes
+    while True: yield "train", ("more", None)
+prepare(Source("s", "lm", documents), Tokenizer("words"), Path({str(tmp_path / "c")!r}), 2)
+"""
+    r = subprocess.run([sys.executable, "-c", program], cwd=Path(__file__).parents[1], capture_output=True, text=True,
+                       start_new_session=True)
+    assert (r.returncode, r.stderr) == (130, f"interrupted: nothing is left of {tmp_path}/c\n")
+    assert not list(tmp_path.glob("*c*"))
+
+
 def test_two_preparations_of_one_folder_are_one_too_many(tmp_path):
     with CorpusWriter(tmp_path / "c") as first:
         with says("c is being prepared by another process"): prepare(source(), tokenizer, tmp_path / "c", 1)

@@ -4,12 +4,13 @@ The documents go in blocks to one process a core, each with a memory of what it 
 process sends back numbers of its memory and the tokens that are new in it, no other strings; here they become numbers
 of the corpus's lexicon. Nothing grows with the text but the lexicon and a few bytes a document.
 """
-import hashlib, json, os, sys
+import hashlib, json, os, signal, sys
 from array import array
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -71,18 +72,16 @@ def blocks(documents: Iterable[tuple[str, Document]]) -> Iterator[Block]:
 
 def of_shard(all_blocks: Iterable[Block], shard: Shard) -> Iterator[Block]:
     "Every n-th block of each split."
-    seen, (i, n) = Numbers(), shard
-    counts = array("q")
+    seen, (i, n) = Counter(), shard
     for split, block in all_blocks:
-        at = seen[split]
-        if at == len(counts): counts.append(0)
-        if counts[at] % n == i - 1: yield split, block
-        counts[at] += 1
+        if seen[split] % n == i - 1: yield split, block
+        seen[split] += 1
 
 
 def tokenised(all_blocks: Iterable[Block], tokenizer: Tokenizer, workers: int) -> Iterator[tuple[Block, tuple]]:
     "Each block with its tokens, in order; no more than a few blocks are in memory."
-    with ProcessPoolExecutor(workers) as pool:
+    # Ctrl-C is for this process; the others end with it
+    with ProcessPoolExecutor(workers, initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN)) as pool:
         pending = deque()
         try:
             for block in all_blocks:
@@ -92,6 +91,9 @@ def tokenised(all_blocks: Iterable[Block], tokenizer: Tokenizer, workers: int) -
         except BrokenProcessPool:
             raise CliError("a process that tokenises was killed (is there too little memory?); "
                            "give fewer --workers") from None
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
 
 
 def library_version(tokenizer: Tokenizer) -> str:
@@ -103,10 +105,15 @@ def library_version(tokenizer: Tokenizer) -> str:
 
 def identity(source: Source, tokenizer: Tokenizer) -> dict:
     "What a prepared corpus is of: equal identities, equal ids."
-    t = tokenizer.to_dict()
+    return dict(format=FORMAT, text=source.fingerprint, kind=source.kind, classes=source.classes,
+                library=library_version(tokenizer)) | flat(tokenizer)
+
+
+def flat(tokenizer: Tokenizer) -> dict:
+    "A tokenizer's settings by name."
     model = hashlib.sha256(tokenizer.model).hexdigest() if tokenizer.model else None
-    return dict(format=FORMAT, text=source.fingerprint, kind=source.kind, tokenizer=t["kind"], lang=t["lang"],
-                **t["rules"], subwords=t["size"], model=model, library=library_version(tokenizer))
+    return dict(tokenizer=tokenizer.kind, lang=tokenizer.lang, **asdict(tokenizer.rules), subwords=tokenizer.size,
+                model=model)
 
 
 def differences(there: dict, here: dict) -> str:
@@ -203,16 +210,11 @@ def prepared(name_or_path: str, kind: str | None, tokenizer: Tokenizer, text: st
         if kind == "classification" and corpus.kind != kind:
             raise CliError(f"{name_or_path} has no labels: it was prepared for a language model")
         if of_model and corpus.tokenizer != tokenizer:
-            what = differences(flat(corpus.tokenizer), flat(tokenizer)) or "other subwords"
-            raise CliError(f"{name_or_path} is not tokenised as the model learnt it ({what}); prepare it with the same")
+            raise CliError(f"{name_or_path} is not tokenised as the model learnt it "
+                           f"({differences(flat(corpus.tokenizer), flat(tokenizer))}); prepare it with the same")
         return corpus
     source = open_source(name_or_path, kind, text, label, encoding)
     about = identity(source, tokenizer)
     key = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:12]
     out = ROOT / "prepared" / f"{source.name}-{source.kind}-{key}"
     return prepare(source, tokenizer, out)
-
-
-def flat(tokenizer: Tokenizer) -> dict:
-    d = tokenizer.to_dict()
-    return dict(tokenizer=d["kind"], lang=d["lang"], **d["rules"], subwords=d["size"])
