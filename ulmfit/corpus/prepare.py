@@ -4,7 +4,7 @@ The documents go in blocks to one process a core, each with a memory of what it 
 process sends back numbers of its memory and the tokens that are new in it, no other strings; here they become numbers
 of the corpus's lexicon. Nothing grows with the text but the lexicon and a few bytes a document.
 """
-import hashlib, json, os, signal, sys
+import hashlib, json, os, signal, sys, time
 from array import array
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,6 +14,7 @@ from dataclasses import asdict
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from threading import Thread
 
 import numpy as np
 from fastcore.script import CliError
@@ -35,6 +36,17 @@ Block = tuple[str, list[Document]]  # split, documents
 def memo(tokenizer: Tokenizer) -> Memo:
     "This process's memory."
     return Memo(tokenizer)
+
+
+def follow_parent():
+    "Ctrl-C is the parent's matter, and a process whose parent was killed ends as well."
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = os.getppid()
+
+    def watch():
+        while os.getppid() == parent: time.sleep(1)
+        os._exit(1)
+    Thread(target=watch, daemon=True).start()
 
 
 def tokenise(texts: Sequence[str], tokenizer: Tokenizer) -> tuple[tuple[int, int], list[str], np.ndarray, np.ndarray]:
@@ -80,8 +92,7 @@ def of_shard(all_blocks: Iterable[Block], shard: Shard) -> Iterator[Block]:
 
 def tokenised(all_blocks: Iterable[Block], tokenizer: Tokenizer, workers: int) -> Iterator[tuple[Block, tuple]]:
     "Each block with its tokens, in order; no more than a few blocks are in memory."
-    # Ctrl-C is for this process; the others end with it
-    with ProcessPoolExecutor(workers, initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN)) as pool:
+    with ProcessPoolExecutor(workers, initializer=follow_parent) as pool:
         pending = deque()
         try:
             for block in all_blocks:
