@@ -1,16 +1,18 @@
 """The tokenizer at the speed of memory: what stands between two blanks is tokenised once, then looked up.
 
-A text is cut at its blanks into pieces; the rules and spaCy run over the new ones, a block's in one call. The tokens
-are those of `Tokenizer` on the whole text, as rules act between white space and spaCy cuts there before anything else.
-Where that does not hold the whole text goes to `Tokenizer` instead:
-- white space other than blanks and line breaks, in the text or made by an entity;
-- two pieces that a rule of spaCy's with a blank in it (`и др.`) or an emoticon (`: (`) might join (`Seams`);
-- a word that stands `word_repeat` times in a row, or seems to.
+A text is cut at its blanks and line breaks into pieces; the rules and spaCy run over the new ones, a block's in one
+call. The tokens are those of `Tokenizer` on the whole text: rules act between white space, and spaCy cuts there before
+anything else. Three things see farther:
+- a rule of spaCy's may join tokens across a blank (`и др.`, `: )`): such neighbours are one piece (`Edge`);
+- a word may stand `word_repeat` times in a row: its text goes to `Tokenizer` whole;
+- so does a text with an entity that makes a line break within a piece.
 """
 from array import array
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 from functools import reduce
-from itertools import chain, product
+from itertools import chain, pairwise, product
 from operator import or_
 
 import numpy as np
@@ -35,43 +37,37 @@ class Numbers(dict):
         return n
 
 
-class Seams:
-    """Where spaCy might join tokens of neighbouring pieces.
+class Edge:
+    "Which tokens at one end of a piece a rule of spaCy's might join with those of its neighbour."
+    def __init__(self, bits: dict[str, int], made: set[int], last: bool, strings):
+        self.bits, self.last, self.sizes = bits, last, {len(token) for token in bits}
+        self.words = np.array([*made | {strings.add(token) for token in bits}], dtype=np.uint64)
 
-    It matches its rules (special cases) against sequences of tokens, whatever blanks lie between. Each pair of
-    neighbours in such a sequence has a bit; two pieces meet at a seam when the end of the first and the start of the
-    second share one. A match across blanks changes something if the rule has a blank there itself (`FIRM` bits), or if
-    it hides another match in either piece. Pairs may share a bit: that costs time and changes nothing.
+    def __call__(self, pieces: Sequence[str], words: np.ndarray) -> list[int]:
+        "The bits of pieces whose tokens at this end are given. One that a rule made may hide any that the piece shows."
+        return [reduce(or_, (self.bits.get(piece[-n:] if self.last else piece[:n], 0) for n in self.sizes), 0)
+                if special else 0 for piece, special in zip(pieces, np.isin(words, self.words))]
+
+
+def edges(tokenizer) -> tuple[Edge, Edge]:
+    """The starts and the ends of pieces.
+
+    spaCy matches its rules (special cases) with tokens in a row, whatever blanks lie between; a match can also keep
+    others from being made. So two tokens that are neighbours in any rule have a bit in common. Where the end of a piece
+    and the start of the next have none, no match goes across. Pairs may share a bit: that costs time, changes nothing.
     """
-    FIRM, BITS = (1 << 31) - 1, 31
-
-    def __init__(self, tokenizer):
-        bare = type(tokenizer)(tokenizer.vocab, None, tokenizer.prefix_search, tokenizer.suffix_search,
-                               tokenizer.infix_finditer, tokenizer.token_match, tokenizer.url_match)
-        number = Numbers()
-        self.starts, self.ends = {}, {}
-        for rule in tokenizer.rules:
-            tokens = list(bare(rule))
-            for a, b in zip(tokens, tokens[1:]):
-                bit = 1 << number[str(b)] % self.BITS + (0 if a.whitespace_ else self.BITS)
-                self.ends[str(a)] = self.ends.get(str(a), 0) | bit
-                self.starts[str(b)] = self.starts.get(str(b), 0) | bit
-        self.made = np.array(sorted({t.orth for rule in tokenizer.rules for t in tokenizer(rule)}), dtype=np.uint64)
-        self.start_words, self.end_words = (
-            np.union1d(self.made, np.array([tokenizer.vocab.strings.add(t) for t in side], dtype=np.uint64))
-            for side in (self.starts, self.ends))
-
-    def start_bits(self, pieces: list[str], words: np.ndarray) -> list[int]:
-        "Bits of the starts of pieces, whose first words are given; one made by a rule may hide several."
-        lengths = sorted(set(map(len, self.starts)))
-        return [reduce(or_, (self.starts.get(piece[:n], 0) for n in lengths), 0) if shown else 0
-                for piece, shown in zip(pieces, np.isin(words, self.start_words))]
-
-    def end_bits(self, pieces: list[str], words: np.ndarray) -> list[int]:
-        "Bits of the ends of pieces, whose last words are given."
-        lengths = sorted(set(map(len, self.ends)))
-        return [reduce(or_, (self.ends.get(piece[-n:], 0) for n in lengths), 0) if shown else 0
-                for piece, shown in zip(pieces, np.isin(words, self.end_words))]
+    from spacy.attrs import ORTH
+    bare = type(tokenizer)(tokenizer.vocab, None, tokenizer.prefix_search, tokenizer.suffix_search,
+                           tokenizer.infix_finditer, tokenizer.token_match, tokenizer.url_match)
+    number, starts, ends = Numbers(), defaultdict(int), defaultdict(int)
+    for rule in tokenizer.rules:
+        for a, b in pairwise(map(str, bare(rule))):
+            bit = 1 << number[b] % 63
+            ends[a] |= bit
+            starts[b] |= bit
+    strings = tokenizer.vocab.strings
+    made = {strings.add(token[ORTH]) for tokens in tokenizer.rules.values() for token in tokens}
+    return Edge(starts, made, False, strings), Edge(ends, made, True, strings)
 
 
 def cuts_at_white_space(tokenizer) -> bool:
@@ -132,8 +128,10 @@ class Memo:
     def __init__(self, tokenizer: Tokenizer, most: int = MOST):
         self.tokenizer, self.rules, self.most = tokenizer, tokenizer.rules, most
         spacy = spacy_tokenizer(tokenizer.lang) if tokenizer.kind == "spacy" else None
+        # spaCy keeps every string that it ever saw, but those of a zone.
+        self.zone = spacy.vocab.memory_zone if getattr(spacy, "vocab", None) else nullcontext
         self.spacy = spacy if spacy and cuts_at_white_space(spacy) else None
-        if self.spacy: self.seams = Seams(self.spacy)
+        if self.spacy: self.edges, self.line_break = edges(spacy), spacy.vocab.strings.add("\n")
         self.begun = 0
         self.forget()
 
@@ -143,52 +141,45 @@ class Memo:
         self.numbers, self.kinds = Numbers(), Numbers()
         if self.spacy: self.of_word = Words(self.spacy.vocab.strings, self.numbers, self.rules)
         self.tokens, self.starts, self.lengths = array("q"), array("q"), array("q")  # of all pieces, end to end
-        self.first, self.last, self.made = array("q"), array("q"), array("q")
+        self.first, self.last = array("q"), array("q")
         for key in KEYS: self.kinds[key]
-        self.remember([self.numbers[t] for t in ("\n", "\n\n", BOS)], [0, 1, 1, 1], *np.zeros((3, 4), dtype=np.int64))
+        self.remember([self.numbers[t] for t in ("\n", "\n\n", BOS)], [0, 1, 1, 1], [0] * 4, [0] * 4)
 
     def news(self) -> list[str]:
         "Tokens with a number since this was last asked; from 0 on when the memory has begun anew."
         new, self.told = self.numbers.order[self.told:], len(self.numbers)
         return new
 
-    def remember(self, tokens: Iterable[int], *properties: Sequence[int]):
-        "What the pieces that come next are made of: their tokens; lengths, bits of the starts and ends, made by rules."
-        lengths = np.maximum(properties[0], 0)
-        self.starts.frombytes((len(self.tokens) + np.cumsum(lengths) - lengths).tobytes())
+    def remember(self, tokens: Iterable[int], lengths: Sequence[int], first: Sequence[int], last: Sequence[int]):
+        "What the pieces that come next are made of: their tokens, end to end; bits of their starts and ends."
+        shown = np.maximum(lengths, 0)
+        self.starts.extend(len(self.tokens) + np.cumsum(shown) - shown)
         self.tokens.extend(tokens)
-        for where, what in zip((self.lengths, self.first, self.last, self.made), properties): where.extend(what)
+        for where, what in zip((self.lengths, self.first, self.last), (lengths, first, last)): where.extend(what)
 
     def __call__(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         "(numbers of all tokens, each text's number of tokens)."
-        if max(len(self.kinds), len(self.numbers)) > self.most: self.forget()
-        if not self.spacy: return self.whole(texts)
-        with self.spacy.vocab.memory_zone():  # or spaCy keeps every string that it ever saw
+        if max(map(len, (self.kinds, self.numbers, self.tokens))) > self.most: self.forget()
+        with self.zone():
+            if not self.spacy or not texts: return self.whole(texts)
             cut = chain.from_iterable(chain((KEYS[START],), pieces(text)) for text in texts)
             kinds = np.fromiter(map(self.kinds.__getitem__, cut), dtype=np.int64)
             self.learn()
-            kinds = breaks_joined(kinds[self.shown("lengths", kinds) != 0])
-            while len(at := self.seams_of(kinds)): kinds = self.join(kinds, at)
-            return self.assemble(texts, kinds)
+            return self.assemble(texts, self.joined(breaks_joined(kinds[self.shown("lengths", kinds) != 0])))
 
     def shown(self, what: str, kinds: np.ndarray) -> np.ndarray:
         "A property of pieces."
         return np.frombuffer(getattr(self, what), dtype=np.int64)[kinds]
 
-    def seams_of(self, kinds: np.ndarray) -> np.ndarray:
-        "Which pieces of a row might be joined with the next."
-        first, last, made = (self.shown(what, kinds) for what in ("first", "last", "made"))
-        shared = last[:-1] & first[1:]
-        return np.flatnonzero((shared & Seams.FIRM != 0) | (shared != 0) & (made[:-1] | made[1:] != 0))
-
-    def join(self, kinds: np.ndarray, at: np.ndarray) -> np.ndarray:
-        "Make one piece of each piece in `at` and the next, blank included."
-        opens = np.ones(len(kinds), dtype=bool)
-        opens[at + 1] = False
-        order, size = self.kinds.order, np.diff(np.flatnonzero(np.append(opens, True)))
-        firsts, joined = np.flatnonzero(opens), kinds[opens]
-        for i in np.flatnonzero(size > 1):
-            joined[i] = self.kinds[" ".join(order[k] for k in kinds[firsts[i]:firsts[i] + size[i]])]
+    def joined(self, kinds: np.ndarray) -> np.ndarray:
+        "Make one piece of neighbours that spaCy might join, blanks included."
+        apart = self.shown("last", kinds[:-1]) & self.shown("first", kinds[1:]) == 0
+        if apart.all(): return kinds
+        starts = np.flatnonzero(np.append(True, apart))
+        sizes = np.diff(starts, append=len(kinds))
+        order, joined = self.kinds.order, kinds[starts]
+        for i in np.flatnonzero(sizes > 1):
+            joined[i] = self.kinds[" ".join(order[k] for k in kinds[starts[i]:starts[i] + sizes[i]])]
         self.learn()
         return joined
 
@@ -198,18 +189,15 @@ class Memo:
         known = [text for text in texts if text]
         words = self.spacy("\n".join(known)).to_array("ORTH")
         numbers = list(map(self.of_word.__getitem__, words.tolist()))
-        lengths = np.zeros(len(texts), dtype=np.int64)
+        lengths, first, last = np.zeros((3, len(texts)), dtype=np.int64)
         lengths[[text is None for text in texts]] = ODD
-        first, last, made = np.zeros((3, len(texts)), dtype=np.int64)
         if known:
-            ends = np.append(np.flatnonzero(words == self.spacy.vocab.strings["\n"]), len(words))
+            ends = np.append(np.flatnonzero(words == self.line_break), len(words))
             starts = np.append(0, ends[:-1] + 1)
             at = np.flatnonzero([bool(text) for text in texts])
             lengths[at] = np.add.reduceat(np.fromiter(map(len, numbers), dtype=np.int64), starts)
-            made[at] = np.logical_or.reduceat(np.isin(words, self.seams.made), starts)
-            first[at] = self.seams.start_bits(known, words[starts])
-            last[at] = self.seams.end_bits(known, words[ends - 1])
-        self.remember(chain.from_iterable(numbers), lengths, first, last, made)
+            first[at], last[at] = (edge(known, words[i]) for edge, i in zip(self.edges, (starts, ends - 1)))
+        self.remember(chain.from_iterable(numbers), lengths, first, last)
 
     def assemble(self, texts: Sequence[str], kinds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         "The tokens of a block from the kinds of its pieces."
@@ -236,7 +224,7 @@ class Memo:
         "Where a word may stand `word_repeat` times in a row: plain, or with a mark of its capitals before each."
         n, order = self.rules.word_repeat, self.numbers.order
         plain = equal_in_a_row(numbers, n)
-        plain = plain[[order[i][0].isalnum() and order[i] != BOS for i in numbers[plain]]]
+        plain = plain[[order[i][0].isalnum() for i in numbers[plain]]]
         every_other = equal_in_a_row(numbers, n, 2)
         marked = every_other[np.isin(every_other + 1, every_other)
                              & np.isin(numbers[every_other], [self.numbers[UP], self.numbers[MAJ]])]
