@@ -24,7 +24,7 @@ from .tokenizer import Tokenizer, spacy_tokenizer
 EMPTY, BREAK, PARAGRAPH, START = range(4)  # pieces that are no text; START opens a document
 KEYS = ("", "\n", "\n \n", "\0 ")  # what they are remembered as: no piece of a text has a blank in it
 ODD = -1  # as a piece's number of tokens: its text goes to the tokenizer whole
-MOST = 600_000  # pieces remembered, about 400 bytes each with what spaCy keeps; then the memory begins anew
+MOST = 1_000_000  # pieces, or tokens of theirs, remembered: some 300 MB with what spaCy keeps; then it begins anew
 
 
 class Numbers(dict):
