@@ -44,6 +44,8 @@ def main(
 ):
     "Tokenise a corpus and store its ids."
     began = time.monotonic()
+    if workers is not None and workers < 1: raise CliError(f"--workers {workers}: it must be at least 1")
+    if not out.name: raise CliError(f"--out {out}: give a folder of its own")
     settings, = choose([TextSettings], {}, given)
     opened = open_source(source, kind, text_column, label_column, encoding, leave_out)
     part = shard_of(shard) if shard else None

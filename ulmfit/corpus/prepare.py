@@ -145,9 +145,10 @@ def prepare(source: Source, tokenizer: Tokenizer, out: Path, workers: int | None
     If it is there already it stays. CliError where another is there, or the source is not what it should be.
     """
     say(source.notes)
+    stamps = source.stamps()  # before the text is hashed: a change after that is seen
     about = identity(source, tokenizer)
     if is_there(Path(out), about, shard): return None if shard else Corpus(out)
-    workers, stamps = workers or os.cpu_count(), source.stamps()
+    workers = workers or os.cpu_count()
     with CorpusWriter(out) as writer:
         if tokenizer.untrained:
             tokenizer = tokenizer.trained(text for split, (text, _) in source.read() if split != "test")

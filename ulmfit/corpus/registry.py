@@ -170,7 +170,7 @@ def open_path(path: Path, kind: str | None, text: str, label: str, encoding: str
     if not files: raise CliError(f"{path}: no .txt, .csv or .tsv file in it")
     tables = [p for p in files if set(p.suffixes) & set(TABLES)]
     kind = kind or ("classification" if tables or (path / "train").is_dir() else "lm")
-    places = [str(p.relative_to(path)) for p in files]
+    places = [str(p.relative_to(path)) if p != path else p.name for p in files]  # they tell form and split
     name, identity = path.name.split(".")[0], f"{kind} {text} {label} {encoding} {leave_out} {places}"
 
     def split_of(p):

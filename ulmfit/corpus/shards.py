@@ -23,6 +23,8 @@ def merge(folders: Sequence[Path], out: Path) -> Corpus:
     for folder, manifest in shards.values():
         if manifest["identity"] != first["identity"]:
             raise CliError(f"{folder} is of another corpus ({differences(manifest['identity'], first['identity'])})")
+        if manifest["tokenizer"] != first["tokenizer"]:
+            raise CliError(f"{folder} has learnt other subwords than the first shard; prepare the shards on one version")
         check_files(folder, manifest["files"], contents=True)
     with CorpusWriter(out) as writer:
         for split in sorted({s for _, m in shards.values() for s in m["splits"]}):

@@ -133,7 +133,7 @@ class CorpusWriter:
     def write_split(self, name: str, rank: np.ndarray, table: np.ndarray, is_shard: bool):
         "A split's files; its raw ids are removed."
         split = self.splits[name]
-        offsets = np.cumsum([0, *split.lengths], dtype=np.int64)
+        offsets = np.append(0, np.cumsum(np.asarray(split.lengths))).astype(np.int64)
         self.write_array(f"{name}.ids.npy", rank.dtype, int(offsets[-1]), (rank[ids] for ids in split.read()))
         self.write_array(f"{name}.offsets.npy", offsets.dtype, len(offsets), [offsets])
         if labels := split.labels:
