@@ -1,9 +1,12 @@
 "What every test runs under: one thread (tiny tensors, and the same sums everywhere), no network beyond the machine."
 import socket
+from types import SimpleNamespace
 
 import pytest
 import torch
+from commands import CLASSIFY, FINETUNE, PRETRAIN, films, ok, table
 from ulmfit.corpus import prepare as preparing, registry
+from ulmfit.text.tokenizer import Tokenizer
 
 torch.set_num_threads(1)
 connect = socket.socket.connect
@@ -26,3 +29,25 @@ def library(tmp_path, monkeypatch):
     for module in (registry, preparing): monkeypatch.setattr(module, "ROOT", root)
     monkeypatch.delenv("ULMFIT_DATA", raising=False)
     return root
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    "A dataset with a test split, and models of all stages, forwards and backwards."
+    root = tmp_path_factory.mktemp("commands")
+    Tokenizer()("spaCy is loaded before the processes that tokenise are forked")
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (registry, preparing): patch.setattr(module, "ROOT", root / "data")
+        patch.delenv("ULMFIT_DATA", raising=False)
+        data, one = root / "films", table(root / "one.csv", films(8, 2))
+        table(data / "train.csv", films(14, 0))
+        table(data / "test.csv", films(6, 1))
+        said = dict(
+            lm=ok("pretrain", "--corpus", one, *PRETRAIN, "--out", root / "lm"),
+            tuned=ok("finetune_lm", "--dataset", data, "--model", root / "lm", *FINETUNE, "--out", root / "tuned"),
+            classifier=ok("classify", "--dataset", data, "--model", root / "tuned", *CLASSIFY, "--out",
+                          root / "classifier"),
+            lm_b=ok("pretrain", "--corpus", one, *PRETRAIN, "--backwards", "--out", root / "lm_b"),
+            classifier_b=ok("classify", "--dataset", data, "--model", root / "lm_b", *CLASSIFY, "--out",
+                            root / "classifier_b"))
+        yield SimpleNamespace(root=root, data=data, one=one, said=said, **{name: root / name for name in said})

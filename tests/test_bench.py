@@ -41,8 +41,8 @@ def test_a_peer_that_is_not_installed_is_named(monkeypatch, tmp_path):
 @pytest.mark.slow
 def test_the_tokenisers_tokens_are_compared_and_timed(tmp_path):
     (tmp_path / "t.txt").write_text("\n\n".join(f"The film number {i} wasn't bad ." for i in range(50)))
-    r = subprocess.run([sys.executable, "-m", "experiments.bench", "tokenize", "--input", tmp_path / "t.txt", "--rounds",
-                        "1", "--json"], cwd=REPOSITORY, capture_output=True, text=True)
+    command = [sys.executable, "-m", "experiments.bench", "tokenize", "--input", tmp_path / "t.txt"]
+    r = subprocess.run([*command, "--rounds", "1", "--json"], cwd=REPOSITORY, capture_output=True, text=True)
     ours, reference = map(json.loads, r.stdout.splitlines())
     assert ours["equal_to_reference"] and ours["documents"] == reference["documents"] == 50
     assert {"contender", "tokens_per_second", "documents_per_second", "peak_memory_bytes"} <= set(ours)

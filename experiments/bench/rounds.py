@@ -6,6 +6,7 @@ A contender is a command that, for every line on its standard input, prints a li
 """
 import json, os, platform, subprocess, sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
@@ -24,15 +25,14 @@ def python_of(contender: str) -> str:
 
 @dataclass
 class Contender:
-    "A process that waits for its rounds, on cores of its own choice."
+    "A process that waits for its rounds, on one core."
     name: str
     command: list[str]
-    cores: int = 1
     rounds: list[dict] = field(default_factory=list)
 
     def __enter__(self):
-        def pin(): os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:self.cores])
-        env = os.environ | dict(OMP_NUM_THREADS=str(self.cores))
+        def pin(): os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+        env = os.environ | dict(OMP_NUM_THREADS="1")
         self.process = subprocess.Popen(self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env,
                                         preexec_fn=pin)
         return self
@@ -63,14 +63,12 @@ def peak_rss() -> int:
 
 def race(contenders: Sequence[Contender], rounds: int):
     "All rounds, one contender at a time in turns, each alive from its first round to its last."
-    for c in contenders: c.__enter__()
-    try:
+    with ExitStack() as alive:
+        for c in contenders: alive.enter_context(c)
         for n in range(rounds):
             for c in contenders:
                 c.round()
                 print(f"round {n + 1}: {c.name} {c.rounds[-1]['seconds']:.2f} s", file=sys.stderr, flush=True)
-    finally:
-        for c in contenders: c.__exit__()
 
 
 def rates(c: Contender, unit: str) -> dict:

@@ -12,10 +12,9 @@ from pathlib import Path
 
 from .rounds import Contender, answer, python_of, race, rates
 
-BLOCK = 512  # texts at a time, as in preparation
-
 
 def ulmfit(texts: list[str]):
+    from ulmfit.corpus.prepare import BLOCK
     from ulmfit.text.memo import Memo
     from ulmfit.text.tokenizer import Tokenizer
     memo = Memo(Tokenizer())

@@ -6,7 +6,7 @@ are looked for in `$ULMFIT_DATA/<name>/`, then in `data/downloads/<name>/`, then
 import hashlib, os, tomllib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 
 from fastcore.script import CliError
@@ -21,6 +21,7 @@ SUFFIXES = ("", ".xz", ".gz")
 TABLES, TEXTS = (".csv", ".tsv"), (".txt",)
 READERS = dict(wikitext=readers.read_wikitext, trec=readers.read_trec, trec_fine=partial(readers.read_trec, fine=True),
                wikiextractor=readers.read_wikiextractor, whole=readers.read_file, zhang=readers.read_zhang)
+Stamp = tuple[int, int]
 Place = Path | Member  # a file, a folder or a member of an archive
 
 
@@ -40,13 +41,23 @@ class Source:
     def fingerprint(self) -> str:
         "sha256 of the content."
         h = hashlib.sha256(self.identity.encode())
-        for path in self.files:
-            with open(path, "rb") as f: h.update(hashlib.file_digest(f, "sha256").digest())
+        for path in self.files: h.update(bytes.fromhex(sha256(path, stamp(path))))
         return h.hexdigest()
 
-    def stamps(self) -> list[tuple[int, int] | None]:
-        "Size and time of change of each file: other ones after reading say that it was changed meanwhile."
-        return [(s.st_size, s.st_mtime_ns) if path.exists() and (s := path.stat()) else None for path in self.files]
+    def stamps(self) -> list[Stamp | None]:
+        "The stamp of each file: another one after reading says that it was changed meanwhile."
+        return list(map(stamp, self.files))
+
+
+def stamp(path: Path) -> Stamp | None:
+    "Size and time of change of a file; None where there is none."
+    return (s.st_size, s.st_mtime_ns) if path.exists() and (s := path.stat()) else None
+
+
+@lru_cache
+def sha256(path: Path, stamp: Stamp | None) -> str:
+    "Of a file with this stamp; computed once, though a card's check and the fingerprint ask, and each of its members."
+    with open(path, "rb") as f: return hashlib.file_digest(f, "sha256").hexdigest()
 
 
 def cards() -> dict[str, Path]: return {p.stem: p for p in sorted(ROOT.glob("*.toml"))}
@@ -84,8 +95,8 @@ def check(path: Path, about: dict):
     "Refuse a file whose size or sha256 is not the card's."
     if (size := path.stat().st_size) != about["bytes"]:
         raise CliError(f"{path}: {size:,} bytes, the card says {about['bytes']:,}")
-    with open(path, "rb") as f: found = hashlib.file_digest(f, "sha256").hexdigest()
-    if found != about["sha256"]: raise CliError(f"{path}: sha256 is {found}, the card says {about['sha256']}")
+    if (found := sha256(path, stamp(path))) != about["sha256"]:
+        raise CliError(f"{path}: sha256 is {found}, the card says {about['sha256']}")
 
 
 def get(card: dict, about: dict) -> Place:

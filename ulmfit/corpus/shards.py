@@ -24,13 +24,14 @@ def merge(folders: Sequence[Path], out: Path) -> Corpus:
         if manifest["identity"] != first["identity"]:
             raise CliError(f"{folder} is of another corpus ({differences(manifest['identity'], first['identity'])})")
         if manifest["tokenizer"] != first["tokenizer"]:
-            raise CliError(f"{folder} has learnt other subwords than the first shard; prepare the shards on one version")
+            raise CliError(f"{folder} has learnt other subwords than the first shard; prepare all on one version")
         check_files(folder, manifest["files"], contents=True)
     with CorpusWriter(out) as writer:
         for split in sorted({s for _, m in shards.values() for s in m["splits"]}):
             parts = [shard_blocks(*shards[i, n], split, writer) for i in range(1, n + 1)]
-            # a block of each shard in turn, as they were dealt out; the first that has no more ends the split
-            for block in iter(lambda dealt=cycle(parts): next(next(dealt), None), None): writer.add(split, *block)
+            for part in cycle(parts):  # a block of each in turn, as they were dealt out
+                if (block := next(part, None)) is None: break  # then the others have no more either
+                writer.add(split, *block)
         finish(writer, None, **{k: first[k] for k in ("name", "kind", "tokenizer", "notes", "identity", "promised")})
     return Corpus(out)
 

@@ -61,8 +61,8 @@ def train(texts: Iterable[str], size: int, rules: Rules) -> bytes:
     try:
         library.SentencePieceTrainer.train(
             sentence_iterator=(spaced(line, rules) for line in lines), model_writer=model, model_type="unigram",
-            vocab_size=size + 1, hard_vocab_limit=False, character_coverage=COVERAGE, max_sentence_length=1 << 16, minloglevel=2,
-            num_threads=THREADS, unk_id=0, bos_id=-1, eos_id=-1, pad_id=-1,
+            vocab_size=size + 1, hard_vocab_limit=False, character_coverage=COVERAGE,
+            max_sentence_length=1 << 16, minloglevel=2, num_threads=THREADS, unk_id=0, bos_id=-1, eos_id=-1, pad_id=-1,
             user_defined_symbols=[BLANK + t for t in SPECIALS])
     except (RuntimeError, OSError) as e:
         raise CliError(f"no {size:,} subwords can be learnt from this text ({str(e).splitlines()[-1]})") from e
