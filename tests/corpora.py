@@ -4,7 +4,7 @@ import lzma
 from pathlib import Path
 
 from fastcore.script import CliError
-from ulmfit.corpus import registry
+from ulmfit.corpus.source import Source
 
 PACK = {"": lambda b: b, ".gz": gzip.compress, ".xz": lzma.compress}
 
@@ -18,7 +18,7 @@ def write(path: Path, text: str, encoding: str = "utf-8") -> Path:
 def texts(documents) -> list[str]: return [text for text, _ in documents]
 
 
-def by_split(source: registry.Source) -> dict[str, list]:
+def by_split(source: Source) -> dict[str, list]:
     found = {}
     for split, document in source.read(): found.setdefault(split, []).append(document)
     return found

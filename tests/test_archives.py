@@ -69,6 +69,23 @@ def test_a_tar_with_a_member_that_leaves_it_is_refused(tmp_path, bad):
     assert [p.name for p in tmp_path.iterdir()] == ["a.tar"]
 
 
+def test_a_tar_is_not_trusted_for_what_stands_behind_the_wanted_member_either(tmp_path):
+    with says("a.tar", "../out.txt"): read(tar(tmp_path / "a.tar", more=entry("../out.txt")), "set/a.txt")
+
+
+@pytest.mark.parametrize("change, says_", [(dict(flag_bits=1), "encrypted"), (dict(compress_type=97), "compression")])
+def test_a_zip_that_cannot_be_unpacked_is_named(tmp_path, monkeypatch, change, says_):
+    path = zipped(tmp_path / "a.zip")
+    listed = zipfile.ZipFile.getinfo
+
+    def changed(self, name):
+        info = listed(self, name)
+        for k, v in change.items(): setattr(info, k, v)
+        return info
+    monkeypatch.setattr(zipfile.ZipFile, "getinfo", changed)
+    with says("a.zip/set/a.txt", says_): read(path, "set/a.txt")
+
+
 def link() -> zipfile.ZipInfo:
     info = zipfile.ZipInfo("set/link")
     info.external_attr = 0o120777 << 16

@@ -8,7 +8,8 @@ import pytest
 from corpora import PACK, by_split, says, texts, write
 from ulmfit.corpus import registry
 from ulmfit.corpus.prepare import prepare
-from ulmfit.corpus.registry import Source, find, get, open_source
+from ulmfit.corpus.registry import find, get, open_source
+from ulmfit.corpus.source import Source
 from ulmfit.text.tokenizer import Tokenizer
 
 tokenizer = Tokenizer()

@@ -145,6 +145,11 @@ def test_a_shard_that_cannot_be_is_named(tmp_path, library, shard):
     assert f"--shard {shard}" in fails("prepare", table(tmp_path / "t.csv", films(2, 0)), "--shard", shard)
 
 
+@pytest.mark.parametrize("flag, value", [("--workers", "0"), ("--workers", "-1"), ("--out", "."), ("--out", "/")])
+def test_a_setting_that_cannot_be_is_named(tmp_path, library, flag, value):
+    assert f"{flag} {value}: " in fails("prepare", table(tmp_path / "t.csv", films(2, 0)), flag, value)
+
+
 def test_a_run_says_that_its_data_are_a_part(questions, tmp_path):
     (questions / "train.label").unlink()
     write(questions / "some.label", "".join(f"{c}:x Is {i} a {c} ?\n" for i in range(9) for c in ("LOC", "NUM")))

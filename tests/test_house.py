@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from ulmfit import classify, finetune_lm, pretrain
 from ulmfit.corpus import prepare as preparing
-from ulmfit.corpus.registry import Source
+from ulmfit.corpus.source import Source
 from ulmfit.text.tokenizer import Tokenizer
 from ulmfit.training.settings import PRESETS, choose, preset
 

@@ -12,7 +12,7 @@ from corpora import says, write
 from fastcore.script import CliError
 from ulmfit.corpus import prepare as preparing
 from ulmfit.corpus.prepare import prepare, prepared
-from ulmfit.corpus.registry import Source
+from ulmfit.corpus.source import Source
 from ulmfit.corpus.shards import merge
 from ulmfit.corpus.store import Corpus, check_files, smallest_type
 from ulmfit.corpus.writer import CorpusWriter
@@ -166,6 +166,29 @@ def test_preparation_does_not_remove_a_folder_that_is_no_prepared_corpus(tmp_pat
     assert mine.exists()
 
 
+@pytest.mark.parametrize("out, what", [("n" * 300, "too long"), ("a_file/c", "File exists")])
+def test_a_folder_that_cannot_be_is_named(tmp_path, out, what):
+    write(tmp_path / "a_file", "")
+    with says("cannot be written", what): prepare(source(), tokenizer, tmp_path / out, 1)
+
+
+def test_a_place_where_nothing_can_be_written_is_not_taken_for_a_busy_one():
+    with says("cannot be written"): prepare(source(), tokenizer, Path("/proc/c"), 1)
+
+
+def test_what_came_while_it_waited_is_kept(tmp_path):
+    writer = CorpusWriter(tmp_path / "c")
+    mine = write(tmp_path / "c/thesis.txt", "years of work")
+    with says("c is there already"): writer.__enter__()
+    assert mine.exists() and not list(tmp_path.glob(".c*"))
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", '{"name": "a web app", "icons": []}', '{"format": 2}'])
+def test_a_manifest_of_something_else_is_named(tmp_path, content):
+    write(tmp_path / "c/manifest.json", content)
+    with says("manifest.json", "not the manifest of a prepared corpus"): prepare(source(), tokenizer, tmp_path / "c", 1)
+
+
 def test_a_source_is_prepared_once_for_its_content_and_tokenizer(tmp_path, library):
     path = write(tmp_path / "t.csv", "text,label\na b,x\nc d,y\n")
     one = prepared(str(path), None, tokenizer)
@@ -197,7 +220,7 @@ def test_a_killed_preparation_leaves_nothing_that_looks_finished(tmp_path):
 import os
 from pathlib import Path
 from ulmfit.corpus.prepare import prepare
-from ulmfit.corpus.registry import Source
+from ulmfit.corpus.source import Source
 from ulmfit.text.tokenizer import Tokenizer
 def documents():
     for i in range(2000): yield "train", (f"text {{i}}", None)
@@ -218,7 +241,7 @@ def test_an_interruption_is_one_line_and_leaves_nothing(tmp_path):
 import os, signal
 from pathlib import Path
 from ulmfit.corpus.prepare import prepare
-from ulmfit.corpus.registry import Source
+from ulmfit.corpus.source import Source
 from ulmfit.text.tokenizer import Tokenizer
 signal.signal(signal.SIGINT, signal.default_int_handler)
 def documents():
@@ -249,7 +272,7 @@ import resource
 from pathlib import Path
 from fastcore.script import CliError
 from ulmfit.corpus.prepare import prepare
-from ulmfit.corpus.registry import Source
+from ulmfit.corpus.source import Source
 from ulmfit.text.tokenizer import Tokenizer
 resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
 documents = [("train", ("many words are here " * 100, None))] * 2000

@@ -60,6 +60,20 @@ def test_an_empty_page_of_wikiextractor_is_left_out(tmp_path):
         0].startswith("One")
 
 
+@pytest.mark.parametrize("text, line", [(extracted.removesuffix("</doc>\n"), 7), ('<doc id="1">\n' + extracted, 1)],
+                         ids=["cut", "page within a page"])
+@pytest.mark.parametrize("leave_out", [(), ("13",), ("1",)])
+def test_a_page_that_does_not_end_is_named(tmp_path, text, line, leave_out):
+    "Also one that is left out: the file is not what it should be."
+    path = write(tmp_path / "wiki_00", text)
+    with says(f"wiki_00:{line}:", "no </doc>"): list(readers.read_wikiextractor(path, leave_out=leave_out))
+
+
+def test_text_outside_of_the_pages_is_named(tmp_path):
+    with says("wiki_00:7:", "outside"): list(readers.read_wikiextractor(write(tmp_path / "wiki_00", extracted.replace(
+        "</doc>\n<doc", "</doc>\nlost\n<doc"))))
+
+
 # --- IMDb ---
 
 def imdb(path: Path, members: dict[str, str], mode: str) -> Path:
@@ -216,6 +230,14 @@ def test_an_encoding_that_does_not_exist_is_named(tmp_path):
     with says("'utf-9'"): list(readers.read_lines(write(tmp_path / "t.txt", "a"), "utf-9"))
 
 
+def test_a_codec_that_makes_no_text_is_no_encoding(tmp_path):
+    with says("'base64'"): list(readers.read_lines(write(tmp_path / "t.txt", "a"), "base64"))
+
+
+def test_utf_16_without_its_mark_is_named(tmp_path):
+    with says("t.txt is not utf-16"): list(readers.read_lines(write(tmp_path / "t.txt", "ab", "utf-16-le"), "utf-16"))
+
+
 # --- plain texts and folders ---
 
 def test_a_very_long_paragraph_ends_at_its_next_line(tmp_path, monkeypatch):
@@ -261,6 +283,20 @@ def test_folders_of_labels_are_a_corpus(tmp_path):
     assert source.kind == "classification" and by_split(source) == dict(
         train=[("train neg 0", "neg"), ("train neg 1", "neg"), ("train pos 0", "pos")],
         test=[("test neg 0", "neg"), ("test pos 0", "pos")])
+
+
+@pytest.mark.parametrize("place", ["unsup/1.txt", "unsup/a/1.txt", "train/unsup/1.txt"])
+def test_unlabelled_texts_have_no_class_at_any_depth(tmp_path, place):
+    "The last is IMDb's own way."
+    write(label_folders(tmp_path / "c") / place, "who knows")
+    assert by_split(open_source(str(tmp_path / "c")))["unsup"] == [("who knows", None)]
+
+
+def test_a_text_beside_the_folders_of_labels_is_named(tmp_path):
+    write(label_folders(tmp_path / "c") / "train/urls.txt", "http://x")
+    source = open_source(str(tmp_path / "c"))
+    assert len(by_split(source)["train"]) == 3
+    assert [n for n in source.notes if "urls.txt is not read" in n] == source.notes
 
 
 def test_folders_of_labels_keep_their_splits_as_text_of_a_language_model(tmp_path):

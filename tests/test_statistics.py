@@ -9,7 +9,7 @@ from fastcore.script import CliError
 from hypothesis import given, settings, strategies as st
 from ulmfit.corpus.picture import draw
 from ulmfit.corpus.prepare import prepare
-from ulmfit.corpus.registry import Source
+from ulmfit.corpus.source import Source
 from ulmfit.corpus.statistics import (WIDTH, class_balance, duplicates, examples, fingerprints, first_equal, lengths,
                                       loose, report, shown, table, vocabulary)
 from ulmfit.corpus.store import Corpus, Documents

@@ -9,7 +9,7 @@ import pytest
 from corpora import says
 from hypothesis import given, settings, strategies as st
 from ulmfit.corpus.prepare import identity, prepare
-from ulmfit.corpus.registry import Source
+from ulmfit.corpus.source import Source
 from ulmfit.corpus.shards import merge
 from ulmfit.text import subwords
 from ulmfit.text.rules import BOS, FASTAI, MAJ, SPECIALS, UNK, UP, WREP
@@ -141,10 +141,20 @@ def test_a_corpus_keeps_the_model_and_all_its_tokens(tmp_path, tokenizer):
     assert set(corpus.vocab(["train"], 60_000, 3).tokens) == {*SPECIALS, *subwords.tokens(tokenizer.model)}
 
 
-def test_the_test_split_teaches_no_subwords(tmp_path):
-    documents = [*(("train", (t, None)) for t in english), *(("test", (t, None)) for t in japanese)]
+@pytest.mark.parametrize("held_out", ["valid", "test"])
+def test_held_out_splits_teach_no_subwords(tmp_path, held_out):
+    documents = [*(("train", (t, None)) for t in english), *((held_out, (t, None)) for t in japanese)]
     corpus = prepare(Source("films", "lm", lambda: iter(documents)), untrained, tmp_path / "c", 1)
     assert not any("東" in t for t in corpus.lexicon)
+
+
+def test_shards_that_have_learnt_other_subwords_are_refused(tmp_path):
+    for i in (1, 2): prepare(source(), untrained, tmp_path / f"s{i}", 1, (i, 2))
+    path = tmp_path / "s2/manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["tokenizer"]["model"] = "b3RoZXI="
+    path.write_text(json.dumps(manifest))
+    with says("s2 has learnt other subwords"): merge([tmp_path / "s1", tmp_path / "s2"], tmp_path / "joined")
 
 
 def test_shards_learn_the_same_subwords(tmp_path):

@@ -13,10 +13,10 @@ from pathlib import Path
 
 from fastcore.script import CliError, call_parse
 
-from .corpus.archives import COMPRESSED, Member, open_bytes
+from .corpus.archives import Member, open_bytes
 from .corpus.picture import draw
 from .corpus.prepare import prepared, say
-from .corpus.registry import cards, find, get, open_source, read_card
+from .corpus.registry import cards, find, first_existing, get, open_source, read_card
 from .corpus.statistics import report
 from .corpus.store import MANIFEST, check_files, describe, read_manifest
 from .text.tokenizer import TextSettings, Tokenizer
@@ -71,11 +71,12 @@ def check_one(name: str, kind: str | None, **how):
         check_files(Path(name), read_manifest(Path(name))["files"], contents=True)
         return print(f"{describe(Path(name))}\nevery file is as it was written")
     card = read_card(name) if name in cards() else {}
-    for about in card.get("files", []): check_contents(card, about)
+    archive = [card["archive"]] if "archive" in card else []
+    for about in [*archive, *card.get("files", [])]: check_contents(card, about)
     source = open_source(name, kind, **how)
     say(source.notes)
     promised_words, promised = card.get("words", {}), card.get("documents", {})
-    documents, words = {}, Counter()
+    documents, words = {split: Counter() for split in promised}, Counter()
     for split, (text, label) in source.read():
         documents.setdefault(split, Counter())[label] += 1
         words[split] += len(text.split())
@@ -101,11 +102,12 @@ def compared(found: int, promised: int | dict | None, wrong: list[str]) -> str:
 
 
 def check_contents(card: dict, about: dict):
-    "A compressed copy of a file must hold what the card says of the file; `find` looks at plain ones."
-    place, whole = find(card, about)
-    if not whole or not isinstance(place, Path) or "sha256" not in about or place.suffix not in COMPRESSED: return
-    if place.name != f"{about['name']}{place.suffix}": return
-    with open_bytes(place) as f: found = hashlib.file_digest(f, "sha256").hexdigest()
+    "A file, or a compressed copy of it, must hold what the card says of it; it is read, whatever is known of it."
+    if "sha256" not in about: return
+    place = first_existing(card, about, [about["name"]])
+    if place is None: return
+    with open(place, "rb") if place.name == about["name"] else open_bytes(place) as f:
+        found = hashlib.file_digest(f, "sha256").hexdigest()
     if found != about["sha256"]:
         raise CliError(f"{place}: sha256 of its content is {found}, the card says {about['sha256']}")
 

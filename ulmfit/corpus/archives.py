@@ -45,12 +45,15 @@ def open_bytes(path: Path | Member) -> Iterator[BinaryIO]:
                 for info in archive.infolist():
                     check_member(path.archive, info.filename, info.external_attr >> 28 == SYMLINK)
                 if path.name not in archive.namelist(): raise missing(path)
-                with archive.open(path.name) as f: yield f
+                try: member = archive.open(path.name)
+                except RuntimeError as e: raise CliError(f"{path}: {e}") from None  # encrypted, or packed unusually
+                with member as f: yield f
         else:
             with closing(tar_members(path.archive)) as members:
                 found = next((f for name, f in members if name == path.name), None)
                 if found is None: raise missing(path)
                 yield io.BufferedReader(OneWay(found))
+                for _ in members: pass  # what stands behind it is checked too
 
 
 class OneWay(io.RawIOBase):

@@ -4,7 +4,7 @@ The documents go in blocks to one process a core, each with a memory of what it 
 process sends back numbers of its memory and the tokens that are new in it, no other strings; here they become numbers
 of the corpus's lexicon. Nothing grows with the text but the lexicon and a few bytes a document.
 """
-import hashlib, json, os, signal, sys, time
+import hashlib, json, os, signal, sys, time, unicodedata
 from array import array
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -24,12 +24,21 @@ from ..text.memo import Memo, Numbers
 from ..text.subwords import tokens as subword_tokens
 from ..text.tokenizer import SPACY, SUBWORDS, Tokenizer
 from .readers import Document
-from .registry import ROOT, Source, open_source
+from .registry import open_source
+from .source import ROOT, Source
 from .store import FORMAT, MANIFEST, Corpus, Shard, check_files, read_manifest
 from .writer import CorpusWriter
 
+READING = 1  # another number whenever the same files come to give other tokens: readers, rules, learning of subwords
+SPACY_USES = dict(ja=("sudachipy", "sudachidict-core"), ko=("natto-py",), th=("pythainlp",), vi=("pyvi",))
 BLOCK, BLOCK_CHARACTERS = 512, 1 << 20  # a block ends with so many documents, or the one that makes it so long
+HELD_OUT = ("valid", "test")  # no subwords are learnt from these splits
 Block = tuple[str, list[Document]]  # split, documents
+
+
+def cores() -> int:
+    "That this process may use."
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
 @lru_cache
@@ -107,17 +116,20 @@ def tokenised(all_blocks: Iterable[Block], tokenizer: Tokenizer, workers: int) -
             raise
 
 
-def library_version(tokenizer: Tokenizer) -> str:
-    "That of the library which the tokens depend on."
-    library = {SPACY: "spacy", SUBWORDS: "sentencepiece"}.get(tokenizer.kind)
-    try: return f"{library} {version(library)}" if library else "-"
-    except PackageNotFoundError: return f"{library} (not installed)"
+def libraries(tokenizer: Tokenizer) -> str:
+    "What the tokens depend on beside this project: libraries, and Python's table of characters."
+    names = {SPACY: ("spacy", *SPACY_USES.get(tokenizer.lang, ())), SUBWORDS: ("sentencepiece",)}
+    found = [f"unicode {unicodedata.unidata_version}"]
+    for name in names.get(tokenizer.kind, ()):
+        try: found.append(f"{name} {version(name)}")
+        except PackageNotFoundError: found.append(f"{name} (not installed)")
+    return ", ".join(found)
 
 
 def identity(source: Source, tokenizer: Tokenizer) -> dict:
     "What a prepared corpus is of: equal identities, equal ids."
     return dict(format=FORMAT, text=source.fingerprint, kind=source.kind, classes=source.classes,
-                library=library_version(tokenizer)) | flat(tokenizer)
+                reading=READING, libraries=libraries(tokenizer)) | flat(tokenizer)
 
 
 def flat(tokenizer: Tokenizer) -> dict:
@@ -148,10 +160,10 @@ def prepare(source: Source, tokenizer: Tokenizer, out: Path, workers: int | None
     stamps = source.stamps()  # before the text is hashed: a change after that is seen
     about = identity(source, tokenizer)
     if is_there(Path(out), about, shard): return None if shard else Corpus(out)
-    workers = workers or os.cpu_count()
+    workers = workers or cores()
     with CorpusWriter(out) as writer:
         if tokenizer.untrained:
-            tokenizer = tokenizer.trained(text for split, (text, _) in source.read() if split != "test")
+            tokenizer = tokenizer.trained(text for split, (text, _) in source.read() if split not in HELD_OUT)
         translation, found = Translation(writer.lexicon), blocks(source.read())
         if shard: found = of_shard(found, shard)
         with tqdm(desc=f"preparing {source.name}", unit=" tokens", unit_scale=True, leave=False,
@@ -169,7 +181,9 @@ def prepare(source: Source, tokenizer: Tokenizer, out: Path, workers: int | None
 
 def is_there(out: Path, about: dict, shard: Shard | None) -> bool:
     "Whether the corpus that is to be made is in the folder already; CliError where it is another one."
-    if not (out / MANIFEST).is_file(): return False
+    try:
+        if not (out / MANIFEST).is_file(): return False
+    except OSError: return False  # the writer will say what is wrong with it
     manifest = read_manifest(out)
     there, here = (a | dict(shard="/".join(map(str, s)) if s else None)
                    for a, s in ((manifest["identity"], manifest["shard"]), (about, shard)))

@@ -13,7 +13,7 @@ from .archives import Member, open_bytes, readable, tar_members
 
 Document = tuple[str, str | None]
 LONG = 1_000_000  # characters: a paragraph that is longer ends at its next line
-csv.field_size_limit(sys.maxsize)  # a review may be megabytes long
+csv.field_size_limit(min(sys.maxsize, 2**31 - 1))  # a review may be megabytes long
 
 
 def first_bad_byte(path: Path | Member, encoding: str) -> int:
@@ -28,20 +28,29 @@ def first_bad_byte(path: Path | Member, encoding: str) -> int:
     return done - len(decoder.getstate()[0])  # the file ends within a character
 
 
+def codec_of(encoding: str) -> str:
+    "Python's name of a text encoding; a leading byte-order mark of UTF-8 is no text."
+    try: codec = codecs.lookup(encoding)
+    except LookupError: codec = None
+    # base64, rot13 … are codecs too
+    if codec is None or not getattr(codec, "_is_text_encoding", True):
+        raise CliError(f"no encoding is called {encoding!r}")
+    return "utf-8-sig" if codec.name == "utf-8" else codec.name
+
+
 @contextmanager
 def open_text(path: Path | Member, encoding: str = "utf-8"):
     "A text file, opened; what cannot be read in it becomes one line of error."
     if not isinstance(path, Member) and not (path := Path(path)).is_file() and not path.is_fifo():
         raise CliError(f"{path}: no such file")
-    try: codec = codecs.lookup(encoding).name
-    except LookupError: raise CliError(f"no encoding is called {encoding!r}") from None
-    if codec == "utf-8": codec = "utf-8-sig"  # a leading byte-order mark is no text
+    codec = codec_of(encoding)
     try:
         with open_bytes(path) as raw, io.TextIOWrapper(raw, encoding=codec, newline="") as f: yield f
     except UnicodeDecodeError:
         where = first_bad_byte(path, codec)
         raise CliError(f"{path}: byte {where} is not {encoding}; "
                        "name the encoding with --encoding (latin-1, cp1252 …)") from None
+    except UnicodeError as e: raise CliError(f"{path} is not {encoding}: {e}") from None
 
 
 def read_lines(path: Path, encoding: str = "utf-8") -> Iterator[Document]:
@@ -88,15 +97,20 @@ def read_wikitext(path: Path, encoding: str = "utf-8") -> Iterator[Document]:
 def read_wikiextractor(path: Path, encoding: str = "utf-8", leave_out: Collection[str] = ()) -> Iterator[Document]:
     "WikiExtractor's output: `<doc id=… >`, text with its title line, `</doc>`; without the pages of some ids."
     with open_text(path, encoding) as f:
-        lines = None
-        for line in f:
+        lines, start, wanted = [], 0, False  # start: the line of the page that is open
+
+        def unclosed(): return CliError(f"{path}:{start}: the page that begins here has no </doc>; is the file cut?")
+        for n, line in enumerate(f, 1):
             if line.startswith("<doc id="):
+                if start: raise unclosed()
+                lines, start = [], n
                 wanted = not leave_out or (found := _page.match(line)) is None or found[1] not in leave_out
-                lines = [] if wanted else None
             elif line.startswith("</doc>"):
-                if lines: yield "".join(lines).strip(), None
-                lines = None
-            elif lines is not None: lines.append(line)
+                if wanted and lines: yield "".join(lines).strip(), None
+                start, wanted = 0, False
+            elif wanted: lines.append(line)
+            elif not start and line.strip(): raise CliError(f"{path}:{n}: text outside of <doc …> and </doc>")
+        if start: raise unclosed()
 
 
 def sniff_text(path: Path, encoding: str = "utf-8"):
@@ -183,20 +197,20 @@ def folder_members(folder: Path) -> Iterator[tuple[str, io.BytesIO]]:
     for path in sorted(folder.rglob("*.txt")): yield path.relative_to(folder).as_posix(), io.BytesIO(path.read_bytes())
 
 
-def read_label_folders(folder: Path, encoding: str = "utf-8") -> Iterator[Document]:
-    "`<label>/*.txt` (or .gz, .xz): a file a document, in order of names."
-    for sub in sorted(p for p in folder.iterdir() if p.is_dir()):
-        for file in sorted(sub.glob("*.txt*")):
-            for text, _ in read_file(file, encoding): yield text, sub.name
+def read_label_folder(folder: Path, label: str | None, encoding: str = "utf-8") -> Iterator[Document]:
+    "`*.txt` (or .gz, .xz) at any depth: a file a document, in order of names; all have this label."
+    for file in sorted(folder.rglob("*.txt*")):
+        for text, _ in read_file(file, encoding): yield text, label
 
 
 def read_texts(source: str, text_column: str = "text", encoding: str = "utf-8") -> list[str]:
     "Texts to work on: a column of a .csv or .tsv, a text a line of any other file, or of standard input (`-`)."
     if source == "-":
-        try: text = sys.stdin.buffer.read().decode(encoding)
+        try: text = sys.stdin.buffer.read().decode(codec_of(encoding))
         except UnicodeDecodeError as e:
             raise CliError(f"standard input: byte {e.start} is not {encoding}; "
                            "name the encoding with --encoding") from None
+        except UnicodeError as e: raise CliError(f"standard input is not {encoding}: {e}") from None
         return [line.rstrip("\r") for line in text.removesuffix("\n").split("\n")] if text else []
     path = Path(source)
     is_table = set(path.suffixes) & {".csv", ".tsv"}

@@ -143,6 +143,8 @@ def read_manifest(folder: Path) -> dict:
     if not path.is_file(): raise CliError(f"{folder} is not a prepared corpus: it has no {MANIFEST}")
     try: manifest = json.loads(path.read_text(encoding="utf-8"))
     except ValueError: raise CliError(f"{path} is damaged; remove {folder} and prepare it again") from None
+    if not isinstance(manifest, dict) or not {"format", "splits", "files"} <= set(manifest):
+        raise CliError(f"{path} is not the manifest of a prepared corpus; give another folder")
     if manifest["format"] != FORMAT:
         raise CliError(f"{folder} has format {manifest['format']}, this version reads {FORMAT}: "
                        "remove it and prepare it again")

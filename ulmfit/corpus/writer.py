@@ -4,11 +4,12 @@ Everything is written into `.<folder>.part`, which takes the folder's place at t
 writer's lexicon, 4 bytes each; `finish` numbers the tokens by frequency and narrows the ids, so that the result depends
 on the documents alone, not on the blocks, processes or shards that they came by.
 """
-import hashlib, io, json, shutil, signal, sys
+import hashlib, io, json, os, shutil, signal, sys
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryFile
 
 import numpy as np
 from fastcore.script import CliError
@@ -18,6 +19,14 @@ from ..text.memo import Numbers
 from .store import AT_ONCE, FORMAT, MANIFEST, Shard, smallest_type
 
 ORDER = ("train", "valid", "test", "unsup")  # of splits in the manifest; others follow
+
+
+def sync(folder: Path):
+    "Have the disk know of the folder's entries before anything relies on them (where folders can be opened)."
+    if os.name != "posix": return
+    entries = os.open(folder, os.O_RDONLY)
+    try: os.fsync(entries)
+    finally: os.close(entries)
 
 
 class Split:
@@ -55,22 +64,32 @@ class CorpusWriter:
         self.lexicon, self.classes, self.splits, self.files = Numbers(), Numbers(), {}, {}
 
     def __enter__(self):
-        if self.folder.is_file() or self.folder.is_dir() and any(self.folder.iterdir()):
-            raise CliError(f"{self.folder} is there already; give another folder, or remove it")
-        with self.writing(): self.folder.parent.mkdir(parents=True, exist_ok=True)
-        try: self.lock.acquire(timeout=0)
-        except Timeout: raise CliError(f"{self.folder} is being prepared by another process") from None
-        shutil.rmtree(self.part, ignore_errors=True)  # of a preparation that was killed
-        with self.writing(): self.part.mkdir()
+        with self.writing():
+            self.folder.parent.mkdir(parents=True, exist_ok=True)
+            with TemporaryFile(dir=self.folder.parent): pass  # a lock that cannot be written looks like a busy one
+            try: self.lock.acquire(timeout=0)
+            except Timeout: raise CliError(f"{self.folder} is being prepared by another process") from None
+        try:
+            if self.folder.is_file() or self.folder.is_dir() and any(self.folder.iterdir()):
+                raise CliError(f"{self.folder} is there already; give another folder, or remove it")
+            shutil.rmtree(self.part, ignore_errors=True)  # of a preparation that was killed
+            with self.writing(): self.part.mkdir()
+        except BaseException:
+            self.unlock()
+            raise
         return self
+
+    def unlock(self):
+        "The lock's file goes while it is held: who waits for it sees that it is gone."
+        Path(self.lock.lock_file).unlink(missing_ok=True)
+        self.lock.release()
 
     def __exit__(self, kind, *_):
         for split in self.splits.values():
             try: split.file.close()
             except OSError: pass  # the disk is full, and that is said already
         shutil.rmtree(self.part, ignore_errors=True)
-        Path(self.lock.lock_file).unlink(missing_ok=True)  # while it is held: who waits for it sees that it is gone
-        self.lock.release()
+        self.unlock()
         if kind is KeyboardInterrupt:
             print(f"interrupted: nothing is left of {self.folder}", file=sys.stderr)
             raise SystemExit(128 + signal.SIGINT)
@@ -111,8 +130,10 @@ class CorpusWriter:
             manifest = dict(format=FORMAT, splits={s: sizes[s] for s in splits}, classes=list(classes), shard=shard,
                             distinct_tokens=len(lexicon),
                             fingerprint=hashlib.sha256(contents).hexdigest(), files=self.files, **about)
-            (self.part / MANIFEST).write_text(json.dumps(manifest, indent=1, ensure_ascii=False), encoding="utf-8")
+            self.write(MANIFEST, [json.dumps(manifest, indent=1, ensure_ascii=False).encode()])
+            sync(self.part)
             self.part.rename(self.folder)
+            sync(self.folder.parent)
 
     def by_frequency(self, always: Iterable[str]) -> tuple[np.ndarray, list[str]]:
         "Each raw id's place among the tokens, most frequent first and ties by the token, and the tokens in that order."
@@ -160,4 +181,6 @@ class CorpusWriter:
                 f.write(part)
                 digest.update(part)
                 size += memoryview(part).nbytes
+            f.flush()
+            os.fsync(f.fileno())
         self.files[name] = dict(bytes=size, sha256=digest.hexdigest())

@@ -17,7 +17,7 @@ KINDS = ("adam", "adamw", "sgd", "ntasgd")
 @dataclass(frozen=True)
 class Optimization:
     "How weights move."
-    optimizer: str = field(default="adam", metadata=dict(choices=KINDS))  # adam (L2 decay) | adamw (decoupled) | sgd | ntasgd
+    optimizer: str = field(default="adam", metadata=dict(choices=KINDS))  # adam (L2 decay) | adamw | sgd | ntasgd
     lr: float = 0.004  # of the last group, at its highest
     beta1: float = 0.7  # Adam's first beta (the paper's)
     beta2: float = 0.99
