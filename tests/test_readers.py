@@ -247,6 +247,23 @@ def test_a_very_long_paragraph_ends_at_its_next_line(tmp_path, monkeypatch):
     assert texts(readers.read_paragraphs(path)) == ["one line\nand more", "the next", "last"]
 
 
+@pytest.mark.parametrize("text, pieces", [
+    ("aaa bbb ccc ddd eee fff", ["aaa bbb ccc ddd eee", "fff"]), ("a" * 25, ["a" * 10, "a" * 10, "a" * 5]),
+    ("aaaa bbbbb\nccc", ["aaaa bbbbb", "ccc"]), ("aaaa bbbb cc\ndd\n", ["aaaa bbbb", "cc\ndd"])])
+def test_a_very_long_line_ends_at_a_blank(tmp_path, monkeypatch, text, pieces):
+    "And where there is none, anywhere: no text is held in memory for want of line breaks."
+    monkeypatch.setattr(readers, "LONG", 10)
+    assert texts(readers.read_book(write(tmp_path / "t.txt", text))) == pieces
+
+
+@quick
+@given(st.text(alphabet="ab \n\r", max_size=60))
+def test_no_line_loses_anything_in_pieces(text):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(readers, "LONG", 7)
+        assert "".join(readers.pieces_of_lines(io.StringIO(text, newline=""))) == text
+
+
 def test_paragraphs_end_at_empty_lines(tmp_path):
     path = write(tmp_path / "t.txt", "\n\none\nstill one\n  \n\n two \r\n\r\nthree")
     assert texts(readers.read_paragraphs(path)) == ["one\nstill one", "two", "three"]

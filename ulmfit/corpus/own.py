@@ -64,6 +64,6 @@ def open_path(path: Path, kind: str | None, text: str, label: str, encoding: str
                 if form is readers.read_wikiextractor: form = partial(form, leave_out=pages_of(leave_out))
                 elif leave_out is not None: raise no_pages(p)
                 # in a folder of plain texts a file is a document
-                if form is readers.read_paragraphs and path.is_dir(): form = readers.read_file
+                if form is readers.read_paragraphs and path.is_dir(): form = readers.read_book
                 yield from ((split_of(p), d) for d in form(p, encoding))
     return Source(name, kind, read, files, identity, notes)

@@ -3,16 +3,17 @@
 Bad input ends with one line that names the file and the line or byte. Files may be plain, `.gz` or `.xz`.
 """
 import codecs, csv, io, re, sys
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 from fastcore.script import CliError
 
 from .archives import Member, open_bytes, readable, tar_members
 
 Document = tuple[str, str | None]
-LONG = 1_000_000  # characters: a paragraph that is longer ends at its next line
+LONG = 1_000_000  # characters: a document of plain text ends after so many at its next line, a line at a blank
 csv.field_size_limit(min(sys.maxsize, 2**31 - 1))  # a review may be megabytes long
 
 
@@ -60,16 +61,38 @@ def read_lines(path: Path, encoding: str = "utf-8") -> Iterator[Document]:
 
 def read_paragraphs(path: Path, encoding: str = "utf-8") -> Iterator[Document]:
     "A plain text: documents end at empty lines, or where they have become very long."
+    yield from gathered(path, encoding, lambda line: not line.strip())
+
+
+def read_book(path: Path, encoding: str = "utf-8") -> Iterator[Document]:
+    "A plain text that is one document, or several where it is very long."
+    yield from gathered(path, encoding, lambda line: False)
+
+
+def gathered(path: Path, encoding: str, ends: Callable[[str], bool]) -> Iterator[Document]:
+    "Documents of the lines up to one that `ends` them, which is dropped."
     with open_text(path, encoding) as f:
         lines, size = [], 0
-        for line in f:
-            if line.strip():
+        for line in pieces_of_lines(f):
+            if not (end := ends(line)):
                 lines.append(line)
                 size += len(line)
-            if lines and (size >= LONG or not line.strip()):
+            if lines and (end or size >= LONG):
                 yield "".join(lines).strip(), None
                 lines, size = [], 0
         if lines: yield "".join(lines).strip(), None
+
+
+def pieces_of_lines(f: TextIO) -> Iterator[str]:
+    "The lines; a very long one in pieces that end at a blank, or where there is none anywhere."
+    rest = ""
+    while more := f.readline(LONG):
+        piece = rest + more
+        whole = piece.endswith("\n") or len(more) < LONG
+        cut = len(piece) if whole else piece.rfind(" ") + 1 or len(piece)
+        yield piece[:cut]
+        rest = piece[cut:]
+    if rest: yield rest
 
 
 def read_file(path: Path, encoding: str = "utf-8") -> Iterator[Document]:
@@ -115,7 +138,7 @@ def read_wikiextractor(path: Path, encoding: str = "utf-8", leave_out: Collectio
 
 def sniff_text(path: Path, encoding: str = "utf-8"):
     "Which reader a `.txt` wants: WikiExtractor, WikiText or plain paragraphs, by its first line with text."
-    with open_text(path, encoding) as f: head = next((line for line in f if line.strip()), "")
+    with open_text(path, encoding) as f: head = next((line for line in pieces_of_lines(f) if line.strip()), "")
     if head.startswith("<doc id="): return read_wikiextractor
     return read_wikitext if _title.match(head.rstrip("\n")) else read_paragraphs
 

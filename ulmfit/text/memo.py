@@ -4,12 +4,12 @@ A text is cut at its blanks and line breaks into pieces; the rules and spaCy run
 call. The tokens are those of `Tokenizer` on the whole text: rules act between white space, and spaCy cuts there before
 anything else. Three things see farther:
 - a rule of spaCy's may join tokens across a blank (`и др.`, `: )`): such neighbours are one piece (`Edge`);
-- a word may stand `word_repeat` times in a row: its text goes to `Tokenizer` whole;
-- so does a text with an entity that makes a line break within a piece.
+- a word may stand `word_repeat` times in a row: the pieces there are tokenised as one (`Memo.windows`);
+- an entity may make a line break within a piece: that text goes to `Tokenizer` whole.
 """
 from array import array
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from functools import reduce
 from itertools import chain, pairwise, product
@@ -97,12 +97,13 @@ def cleaned(texts: list[str], rules: Rules) -> list[str | None]:
     return list(map(str.strip, together.split("\n")))
 
 
-def breaks_joined(kinds: np.ndarray) -> np.ndarray:
-    "Line breaks in a row are one token."
+def breaks_joined(kinds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    "(kinds, where each stood): line breaks in a row are one token."
     is_break = kinds == BREAK
     again = is_break[1:] & is_break[:-1]
     kinds[:-1][again] = PARAGRAPH
-    return kinds[np.concatenate([[True], ~again])]
+    left = np.flatnonzero(np.append(True, ~again))
+    return kinds[left], left
 
 
 def equal_in_a_row(numbers: np.ndarray, n: int, stride: int = 1) -> np.ndarray:
@@ -163,25 +164,28 @@ class Memo:
         with self.zone():
             if not self.spacy or not texts: return self.whole(texts)
             cut = chain.from_iterable(chain((KEYS[START],), pieces(text)) for text in texts)
-            kinds = np.fromiter(map(self.kinds.__getitem__, cut), dtype=np.int64)
+            every = np.fromiter(map(self.kinds.__getitem__, cut), dtype=np.int64)
             self.learn()
-            return self.assemble(texts, self.joined(breaks_joined(kinds[self.shown("lengths", kinds) != 0])))
+            places = np.flatnonzero(self.shown("lengths", every))
+            kinds, left = breaks_joined(every[places])
+            kinds, starts = self.joined(kinds)
+            return self.assemble(texts, every, places[left[starts]], kinds)
 
     def shown(self, what: str, kinds: np.ndarray) -> np.ndarray:
         "A property of pieces."
         return np.frombuffer(getattr(self, what), dtype=np.int64)[kinds]
 
-    def joined(self, kinds: np.ndarray) -> np.ndarray:
-        "Make one piece of neighbours that spaCy might join, blanks included."
+    def joined(self, kinds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        "(kinds, where each begins): one piece is made of neighbours that spaCy might join, blanks included."
         apart = self.shown("last", kinds[:-1]) & self.shown("first", kinds[1:]) == 0
-        if apart.all(): return kinds
         starts = np.flatnonzero(np.append(True, apart))
+        if apart.all(): return kinds, starts
         sizes = np.diff(starts, append=len(kinds))
         order, joined = self.kinds.order, kinds[starts]
         for i in np.flatnonzero(sizes > 1):
             joined[i] = self.kinds[" ".join(order[k] for k in kinds[starts[i]:starts[i] + sizes[i]])]
         self.learn()
-        return joined
+        return joined, starts
 
     def learn(self):
         "Tokenise the pieces that are new, in one call."
@@ -199,8 +203,9 @@ class Memo:
             first[at], last[at] = (edge(known, words[i]) for edge, i in zip(self.edges, (starts, ends - 1)))
         self.remember(chain.from_iterable(numbers), lengths, first, last)
 
-    def assemble(self, texts: Sequence[str], kinds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        "The tokens of a block from the kinds of its pieces."
+    def assemble(self, texts: Sequence[str], every: np.ndarray, places: np.ndarray,
+                 kinds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        "The tokens of a block from the kinds of its pieces, which begin at `places` of `every` piece."
         starts, lengths = self.shown("starts", kinds), self.shown("lengths", kinds)
         odd = lengths < 0
         lengths = np.maximum(lengths, 0)
@@ -209,26 +214,66 @@ class Memo:
         numbers = np.frombuffer(self.tokens, dtype=np.int64)[
             np.repeat(starts - ends + lengths, lengths) + np.arange(ends[-1])]
         sizes = np.bincount(of_text, lengths, minlength=len(texts)).astype(np.int64)
-        text_ends = np.cumsum(sizes)
-        to_do = np.unique(np.concatenate([
-            of_text[odd],
-            np.searchsorted(text_ends, self.repeated(numbers), side="right")]))
-        if not len(to_do): return numbers, sizes
-        parts = np.split(numbers, text_ends[:-1])
+        to_do = {*of_text[odd].tolist()}
+        places = np.append(places, len(every))
+        changes = []  # (first piece, piece after the last, tokens in their place)
+        for a, b in self.windows(numbers, ends, kinds):
+            if of_text[a] not in to_do:
+                text = " ".join(map(self.kinds.order.__getitem__, every[places[a]:places[b]]))
+                changes.append((a, b, self.window(text)))
         for i in to_do:
-            parts[i], size = self.whole([texts[i]])
-            sizes[i] = size[0]
-        return np.concatenate(parts), sizes
+            a, b = np.searchsorted(of_text, [i, i + 1])
+            changes.append((a, b, self.whole([texts[i]])[0]))
+        if not changes: return numbers, sizes
+        parts, done, begins = [], 0, ends - lengths
+        for a, b, tokens in sorted(changes, key=lambda change: change[0]):
+            parts += [numbers[done:begins[a]], tokens]
+            sizes[of_text[a]] += len(tokens) - (ends[b - 1] - begins[a])
+            done = ends[b - 1]
+        return np.concatenate([*parts, numbers[done:]]), sizes
+
+    def windows(self, numbers: np.ndarray, ends: np.ndarray, kinds: np.ndarray) -> Iterator[tuple[int, int]]:
+        """Pieces (first, after the last) among which a word may be repeated, with a word on either side.
+
+        What stands beyond is another word, so the pieces of a window give the tokens that they give in the whole text.
+        """
+        begins = (ends - np.maximum(self.shown("lengths", kinds), 0))[kinds == START]
+        within = numbers.copy()
+        within[begins] = -1 - np.arange(len(begins))  # a text's own xxbos repeats nothing
+        runs = self.repeated(within)
+        first, last = (np.searchsorted(ends, at, side="right").tolist() for at in (runs[:, 0], runs[:, 1] - 1))
+        no_word = np.isin(kinds, (BREAK, PARAGRAPH))
+        window = None
+        for a, b in zip(first, last):
+            a, b = a - 1, b + 1
+            while no_word[a]: a -= 1
+            while b < len(kinds) and no_word[b]: b += 1
+            a += kinds[a] == START
+            b += b < len(kinds) and kinds[b] != START
+            if window and a < window[1]: window = window[0], max(b, window[1])
+            else:
+                if window: yield window
+                window = a, b
+        if window: yield window
+
+    def window(self, text: str) -> np.ndarray:
+        "The tokens of some pieces of a text."
+        spoken = mark((t.text for t in self.spacy(clean_within(text, self.rules))), self.rules)
+        return np.array([self.numbers[t] for t in spoken], dtype=np.int64)
 
     def repeated(self, numbers: np.ndarray) -> np.ndarray:
-        "Where a word may stand `word_repeat` times in a row: plain, or with a mark of its capitals before each."
+        """Where a word may stand `word_repeat` times in a row, as (first token, token after the last), in order.
+
+        Plain, or with a mark of its capitals before each.
+        """
         n, order = self.rules.word_repeat, self.numbers.order
         plain = equal_in_a_row(numbers, n)
         plain = plain[[order[i][0].isalnum() for i in numbers[plain]]]
         every_other = equal_in_a_row(numbers, n, 2)
         marked = every_other[np.isin(every_other + 1, every_other)
                              & np.isin(numbers[every_other], [self.numbers[UP], self.numbers[MAJ]])]
-        return np.concatenate([plain, marked])
+        runs = np.concatenate([np.stack([at, at + size], axis=1) for at, size in ((plain, n), (marked, 2 * n))])
+        return runs[np.argsort(runs[:, 0], kind="stable")]
 
     def whole(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         "The same without remembering pieces."
