@@ -23,7 +23,9 @@ from .text.tokenizer import SUBWORDS, Tokenizer
 def filtered(logits: Tensor, temperature: float, top_k: int, top_p: float) -> Tensor:
     "The next word's probabilities (v), sharpened by `temperature`, cut to the `top_k` likeliest and a mass of `top_p`."
     p = (logits.double() / temperature).softmax(dim=-1)
-    if top_k: p = p.where(p >= p.topk(min(top_k, len(p))).values[-1], 0.0)
+    if top_k:
+        best = p.topk(min(top_k, len(p)))
+        p = torch.zeros_like(p).scatter(0, best.indices, best.values)
     if top_p < 1:
         ordered, order = p.sort(descending=True)
         # a word stays if those before it have not reached top_p yet; the likeliest always does
