@@ -1,4 +1,5 @@
 "Files from the network: right and whole or not at all, continued, from the next address, one process at a time."
+import fcntl
 import hashlib
 import os
 import re
@@ -18,7 +19,7 @@ from urllib.error import URLError
 
 import pytest
 from fastcore.script import CliError
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from ulmfit.corpus import download
 from ulmfit.corpus.download import fetch
 
@@ -408,12 +409,11 @@ def test_a_lock_that_a_killed_process_has_left_is_no_lock(site, path):
 
 def test_filelock_takes_no_file_that_has_lost_its_name(tmp_path, monkeypatch):
     "That is why a lock's file can be removed while it is held: who opened it before does not get it afterwards."
-    from filelock import Timeout, _unix
-    flock = _unix.lock_fd_nonblocking
-    def late(fd):
-        (tmp_path / "lock").unlink()
-        return flock(fd)
-    monkeypatch.setattr(_unix, "lock_fd_nonblocking", late)
+    flock = fcntl.flock
+    def late(fd, how):
+        (tmp_path / "lock").unlink(missing_ok=True)
+        return flock(fd, how)
+    monkeypatch.setattr(fcntl, "flock", late)
     with pytest.raises(Timeout): FileLock(tmp_path / "lock", blocking=False).acquire()
 
 
