@@ -267,6 +267,7 @@ def test_undetached_windows_have_the_gradients_of_one_pass():
     ours = read(model, *pad(documents([11, 5])), Reading(bptt=4, max_length=12, detach_windows=False))[0]
     whole, _ = reference.encode(copied, pad(documents([11, 5]))[0])
     weights = torch.randn(ours.shape, generator=seeded(), dtype=torch.float64)
+    weights[5:, 1] = 0  # what stands behind a document's end is nobody's
     same_gradients(model, (ours * weights).sum(), copied, (whole * weights).sum())
 
 
@@ -303,6 +304,15 @@ def test_classifier_loss_in_training_equals_the_reference(lengths, detach):
     close(ours.objective, objective, 1e-11)
     close(ours.value, ce.detach(), 1e-11)
     same_gradients(model, ours.objective, copied, objective, 1e-9)  # batch norm divides by small spreads
+
+
+def test_a_document_that_has_ended_is_not_computed_any_further(monkeypatch):
+    "To the end of its last window, whatever the others' length."
+    encoder, seen = make_lm().encoder, []
+    forward = encoder.forward
+    monkeypatch.setattr(encoder, "forward", lambda ids, *more: seen.append(ids.shape) or forward(ids, *more))
+    read(encoder, *pad(documents([11, 4, 5, 1])), Reading(bptt=4, max_length=12))
+    assert seen == [(4, 4), (4, 2), (3, 1)]
 
 
 def test_the_penalties_do_not_depend_on_the_padding():

@@ -195,6 +195,21 @@ def test_batches_of_training_are_of_about_the_size_asked_for(n, batch):
 
 @quick
 @given(docs=splits(), batch=st.integers(1, 8), tokens=st.integers(1, 60))
+def test_training_keeps_within_its_tokens_with_two_documents_at_least(docs, batch, tokens):
+    "More by a document at most."
+    for rows in (plan := DocumentBatches(docs, PAD, batch, tokens, shuffle=True).plan()):
+        assert len(rows) <= 3 or (len(rows) - 1) * docs.lengths[rows].max() <= tokens
+    assert len(docs) < 2 or min(map(len, plan)) >= 2
+
+
+def test_only_what_is_kept_of_a_long_document_counts():
+    docs = distinct([1000, 900, 30, 20])
+    assert [len(rows) for rows in DocumentBatches(docs, PAD, 4, 80, longest=20).plan()] == [4]
+    assert [len(rows) for rows in DocumentBatches(docs, PAD, 4, 80).plan()] == [1, 1, 2]
+
+
+@quick
+@given(docs=splits(), batch=st.integers(1, 8), tokens=st.integers(1, 60))
 def test_evaluation_keeps_within_its_tokens(docs, batch, tokens):
     "Padding counted; but for a document that is alone."
     for b in DocumentBatches(docs, PAD, batch, tokens).batches():

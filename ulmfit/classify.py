@@ -74,9 +74,10 @@ def main(
     labelled = splits["train"]
     if batching.labelled: labelled = labelled.select(sample_labelled(labelled, batching.labelled, seed))
     backwards = old.backwards if old else backwards
-    train = DocumentBatches(labelled, vocab.pad, batching.batch, shuffle=True, backwards=backwards, seed=seed)
-    valid, test = (DocumentBatches(splits[s], vocab.pad, 256, batching.eval_tokens, backwards=backwards)
-                   for s in ("valid", "test"))
+    how = dict(pad=vocab.pad, backwards=backwards, longest=reading.max_length)
+    train = DocumentBatches(labelled, batch=batching.batch, tokens=batching.train_tokens, shuffle=True, seed=seed,
+                            **how)
+    valid, test = (DocumentBatches(splits[s], batch=256, tokens=batching.eval_tokens, **how) for s in ("valid", "test"))
 
     # model: the encoder of the language model, and a new head
     torch.manual_seed(seed)

@@ -15,6 +15,7 @@ from .store import Documents
 class Batching:
     "How documents become batches for a classifier."
     batch: int = 64  # documents
+    train_tokens: int = 100_000  # padded tokens learnt from in a batch, at most (but two documents): bounds the memory
     eval_tokens: int = 40_000  # padded tokens in a batch of evaluation, at most (but one document)
     valid_fraction: float = 0.1  # of the training documents, held out where there is no validation split
     test_fraction: float = 0.2  # likewise for testing
@@ -31,19 +32,20 @@ class DocumentBatch:
 
 
 class DocumentBatches:
-    """Length-bucketed batches of at most `batch` documents and, for inference, about `tokens` padded tokens.
+    """Length-bucketed batches of at most `batch` documents and `tokens` padded tokens.
 
-    For training (`shuffle`) pools of 50 batches are drawn at random, sorted by length and cut; the batches come in
-    random order. They are of equal size give or take one, so that none has a single document (batch norm needs two).
+    Of a document only `longest` tokens count, the others are not kept in memory. For training (`shuffle`) pools of 50
+    batches are drawn at random, sorted by length and cut; the batches come in random order. They are of equal size give
+    or take one, so that none has a single document (batch norm needs two); one of too many tokens is cut again.
     """
     def __init__(self, docs: Documents, pad: int, batch: int = 64, tokens: int | None = None, shuffle: bool = False,
-                 backwards: bool = False, seed: int = 0):
-        self.docs, self.pad, self.batch, self.tokens = docs, pad, batch, tokens
+                 backwards: bool = False, seed: int = 0, longest: int | None = None):
+        self.docs, self.pad, self.batch, self.tokens, self.longest = docs, pad, batch, tokens, longest
         self.shuffle, self.backwards, self.seed = shuffle, backwards, seed
 
     def plan(self, epoch: int = 0) -> list[np.ndarray]:
         "The rows of each batch."
-        lengths, n = self.docs.lengths, len(self.docs)
+        lengths, n = np.minimum(self.docs.lengths, self.longest or np.inf), len(self.docs)
         if self.shuffle:
             rng = np.random.default_rng([self.seed, epoch, 3])
             pools = np.array_split(rng.permutation(n), max(1, -(-n // (50 * self.batch))))
@@ -51,16 +53,22 @@ class DocumentBatches:
             for pool in pools:
                 by_length = pool[np.argsort(lengths[pool], kind="stable")]
                 parts = max(1, min(-(-len(pool) // self.batch), len(pool) // 2))
-                batches += np.array_split(by_length, parts)
+                batches += [b for part in np.array_split(by_length, parts) for b in self.within_tokens(part, lengths)]
             return [batches[i] for i in rng.permutation(len(batches))]
         # longest first: what does not fit into memory fails at once
         batches, order = [], np.argsort(-lengths, kind="stable")
         while len(order):
             longest = max(1, lengths[order[0]])
-            size = self.batch if self.tokens is None else max(1, min(self.batch, self.tokens // longest))
+            size = self.batch if self.tokens is None else int(max(1, min(self.batch, self.tokens // longest)))
             batches.append(order[:size])
             order = order[size:]
         return batches
+
+    def within_tokens(self, rows: np.ndarray, lengths: np.ndarray) -> list[np.ndarray]:
+        "A batch of training as one of `tokens` at most, or several."
+        if self.tokens is None or not len(rows): return [rows]
+        parts = -(-len(rows) * lengths[rows].max() // self.tokens)
+        return np.array_split(rows, int(max(1, min(parts, len(rows) // 2))))
 
     def batches(self, epoch: int = 0, start: int = 0) -> Iterator[DocumentBatch]:
         for rows in self.plan(epoch)[start:]:

@@ -3,7 +3,7 @@
 Padding stands at a document's end and is masked where outputs are pooled; the LSTM is causal, so no real position ever
 sees it: a text's prediction does not depend on the batch that it sits in.
 """
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +13,7 @@ from fastcore.script import CliError
 from torch import Generator, Tensor, nn
 
 from .dropout import dropout
-from .encoder import Encoder, States, detach
+from .encoder import Encoded, Encoder, States, detach
 from .language_model import Loss, Regularization
 
 
@@ -46,6 +46,24 @@ def concat_pool(x: Tensor, lengths: Tensor) -> Tensor:
     return torch.cat([last, highest, mean], dim=1)
 
 
+def windows(encoder: Encoder, ids: Tensor, lengths: Tensor, bptt: int, state: States | None, cut: bool,
+            rng: Generator | None = None, dtype: torch.dtype | None = None) -> Iterator[tuple[Tensor, Encoded]]:
+    """Window by window (which documents reach into it, what the encoder makes of theirs), the state carried.
+
+    A document that has ended is not computed any further. With `cut` no gradient crosses a window's border.
+    """
+    active = torch.arange(ids.shape[1], device=ids.device)
+    for start in range(0, int(lengths.max()), bptt):
+        going = lengths[active] > start
+        if not going.all():
+            active = active[going]
+            state = state and [(h[going], c[going]) for h, c in state]
+        window = ids[start:start + bptt]
+        encoded = encoder(window if len(active) == ids.shape[1] else window[:, active], state, rng, dtype)
+        state = detach(encoded.state) if cut else encoded.state
+        yield active, encoded
+
+
 def read(encoder: Encoder, ids: Tensor, lengths: Tensor, how: Reading, rng: Generator | None = None,
          dtype: torch.dtype | None = None, layer: int = -1) -> tuple[Tensor, Tensor]:
     """A layer's outputs (t', b, h) over the end of each document, and how many of them are real (b).
@@ -57,11 +75,11 @@ def read(encoder: Encoder, ids: Tensor, lengths: Tensor, how: Reading, rng: Gene
     state = state_after(encoder, ids, skip, how.bptt, dtype) if skip.any() else None
     kept = lengths - skip
     at = torch.arange(int(kept.max()), device=ids.device)[:, None] + skip
-    outputs = []
-    for window in ids.gather(0, at.clamp(max=len(ids) - 1)).split(how.bptt):
-        encoded = encoder(window, state, rng, dtype)
-        state = detach(encoded.state) if how.detach_windows else encoded.state
-        outputs.append(encoded.layers[layer].to(encoder.embedding.dtype))
+    ids, outputs = ids.gather(0, at.clamp(max=len(ids) - 1)), []
+    for active, encoded in windows(encoder, ids, kept, how.bptt, state, how.detach_windows, rng, dtype):
+        out = encoded.layers[layer].to(encoder.embedding.dtype)
+        every = out if len(active) == ids.shape[1] else out.new_zeros(len(out), ids.shape[1], out.shape[2])
+        outputs.append(out if every is out else every.index_copy(1, active, out))
     return torch.cat(outputs), kept
 
 
@@ -70,13 +88,10 @@ def state_after(encoder: Encoder, ids: Tensor, skip: Tensor, bptt: int, dtype: t
     "The state of each document after its first `skip` (b) tokens, multiples of `bptt`; dropout off."
     was_training = encoder.training
     encoder.eval()
-    done = state = encoder.initial_state(ids.shape[1])
-    active = torch.arange(ids.shape[1], device=ids.device)
-    for start in range(0, int(skip.max()), bptt):
-        going = skip[active] > start
-        active, state = active[going], [(h[going], c[going]) for h, c in state]
-        state = encoder(ids[start:start + bptt, active], state, dtype=dtype).state
-        done = [(h0.index_copy(0, active, h), c0.index_copy(0, active, c)) for (h0, c0), (h, c) in zip(done, state)]
+    done = encoder.initial_state(ids.shape[1])
+    for active, encoded in windows(encoder, ids, skip, bptt, None, True, dtype=dtype):
+        done = [(h0.index_copy(0, active, h), c0.index_copy(0, active, c))
+                for (h0, c0), (h, c) in zip(done, encoded.state)]
     encoder.train(was_training)
     return done
 
