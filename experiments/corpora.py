@@ -14,7 +14,7 @@ from zlib import crc32
 from fastcore.script import call_parse
 
 from ulmfit.corpus.registry import open_source
-from ulmfit.training.checkpoint import write_text
+from ulmfit.training.files import write_text
 from ulmfit.training.records import csv_text
 
 from .bench.rounds import machine

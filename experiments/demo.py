@@ -19,7 +19,7 @@ from ulmfit.finetune_lm import main as finetune_lm
 from ulmfit.model import bundle
 from ulmfit.pretrain import main as pretrain
 from ulmfit.text.tokenizer import Tokenizer
-from ulmfit.training.checkpoint import write_text
+from ulmfit.training.files import write_text
 from ulmfit.training.records import csv_text
 
 from .baselines import bag_of_words_error, features_error

@@ -16,7 +16,7 @@ from .model import bundle
 from .model.bundle import device_and_dtype
 from .model.classifier import Reading
 from .model.inference import documents, vectors
-from .training.checkpoint import write_text, write_whole
+from .training.files import write_text, write_whole
 from .training.records import csv_text
 from .training.settings import choose, flags
 

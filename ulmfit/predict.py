@@ -17,7 +17,7 @@ from .corpus.readers import read_texts
 from .model import bundle
 from .model.bundle import device_and_dtype
 from .model.inference import documents, probabilities
-from .training.checkpoint import write_text
+from .training.files import write_text
 from .training.records import csv_text
 
 

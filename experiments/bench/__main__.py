@@ -9,7 +9,7 @@ from pathlib import Path
 
 from fastcore.script import CliError, call_parse
 
-from ulmfit.training.checkpoint import write_text
+from ulmfit.training.files import write_text
 
 from . import tokenize
 from .rounds import machine

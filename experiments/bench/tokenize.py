@@ -61,7 +61,7 @@ def contend(name: str, texts: list[str]):
 def compare(input: str, documents: int, peer: str | None, rounds: int) -> list[dict]:
     "A row of figures for each contender."
     from ulmfit.corpus.registry import open_source
-    from ulmfit.training.checkpoint import write_text
+    from ulmfit.training.files import write_text
     texts = [text for _, (text, _) in islice(open_source(input).read(), documents or None)]
     work = Path("runs/bench/texts.json")
     write_text(work, json.dumps(texts))

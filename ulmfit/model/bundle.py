@@ -15,11 +15,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from ..text.vocab import Vocab
+from ..training.files import write_text, write_whole
 from .classifier import Classifier, HeadSettings, Reading
 from .encoder import Architecture, Dropouts, Encoder
 from .language_model import LanguageModel
 
-FORMAT = 1
+FORMAT, OLDEST = 2, 1  # written; the oldest that is read (1 has no hashes)
+CONFIG, VOCAB, WEIGHTS = "config.json", "vocab.json", "model.safetensors"
 LANGUAGE_MODEL, CLASSIFIER = "language_model", "classifier"
 
 
@@ -43,17 +45,21 @@ class Bundle:
         return self
 
     def save(self, folder: Path):
-        "Write the three files."
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        encoder = self.model.encoder
+        "Write the three files, config.json last: it has the hashes of the others."
+        folder, encoder = Path(folder), self.model.encoder
+        weights = {k: v.contiguous() for k, v in self.model.state_dict().items()}
+        write_whole(folder / WEIGHTS, lambda path: save_file(weights, path))
+        write_whole(folder / VOCAB, self.vocab.save)
         config = dict(format=FORMAT, kind=self.kind, architecture=asdict(encoder.architecture),
                       dropouts=asdict(encoder.dropouts), backwards=self.backwards, tokenizer=self.tokenizer,
-                      vocab_fingerprint=self.vocab.fingerprint, classes=self.classes)
+                      vocab_fingerprint=self.vocab.fingerprint, classes=self.classes,
+                      sha256={name: sha256(folder / name) for name in (WEIGHTS, VOCAB)})
         if self.kind == CLASSIFIER: config |= dict(head=asdict(self.head), reading=asdict(self.model.reading))
-        save_file({k: v.contiguous() for k, v in self.model.state_dict().items()}, folder / "model.safetensors")
-        (folder / "config.json").write_text(json.dumps(config, indent=1, ensure_ascii=False))
-        self.vocab.save(folder / "vocab.json")
+        write_text(folder / CONFIG, json.dumps(config, indent=1, ensure_ascii=False))
+
+
+def sha256(path: Path) -> str:
+    with open(path, "rb") as f: return hashlib.file_digest(f, "sha256").hexdigest()
 
 
 def model_folder(path: Path) -> Path:
@@ -61,25 +67,26 @@ def model_folder(path: Path) -> Path:
     path = Path(path)
     if not path.exists(): raise CliError(f"{path}: no such run or model")
     folder = path / "model" if (path / "model").is_dir() else path
-    for name in ("config.json", "vocab.json", "model.safetensors"):
+    for name in (CONFIG, VOCAB, WEIGHTS):
         if not (folder / name).is_file(): raise CliError(f"{path} is not a model: {folder / name} is missing")
     return folder
 
 
 def fingerprint(path: Path) -> str:
     "sha256 of a bundle's weights."
-    with open(model_folder(path) / "model.safetensors", "rb") as f: return hashlib.file_digest(f, "sha256").hexdigest()
+    return sha256(model_folder(path) / WEIGHTS)
 
 
 def load(path: Path, kind: str | None = None, backwards: bool | None = None) -> Bundle:
     "Open a bundle, or the bundle of a run; `kind` and direction are what the caller needs (None: any)."
     folder = model_folder(path)
     try:
-        config = json.loads((folder / "config.json").read_text())
-        vocab = Vocab.load(folder / "vocab.json")
-        weights = load_file(folder / "model.safetensors")
-        if config["format"] != FORMAT:
-            raise CliError(f"{folder} has format {config['format']}, this version reads {FORMAT}")
+        config = json.loads((folder / CONFIG).read_text())
+        if not OLDEST <= config["format"] <= FORMAT:
+            raise CliError(f"{folder} has format {config['format']}, this version reads {OLDEST} to {FORMAT}")
+        for name, expected in config.get("sha256", {}).items():
+            if sha256(folder / name) != expected: raise CliError(f"{folder / name} is damaged (its sha256 has changed)")
+        vocab, weights = Vocab.load(folder / VOCAB), load_file(folder / WEIGHTS)
         if vocab.fingerprint != config["vocab_fingerprint"]:
             raise CliError(f"{folder}: vocab.json is not the vocabulary that the model was trained with")
         encoder = Encoder(len(vocab), Architecture(**config["architecture"]), Dropouts(**config["dropouts"]))
@@ -89,7 +96,7 @@ def load(path: Path, kind: str | None = None, backwards: bool | None = None) -> 
         else: model, head = LanguageModel(encoder), HeadSettings()
         model.load_state_dict(weights)
     except (ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as e:
-        raise CliError(f"{folder} is damaged or not a model of this project: {str(e).splitlines()[0]}") from e
+        raise CliError(f"{folder} is damaged or not a model of this project: {' '.join(str(e).split())[:300]}") from e
     bundle = Bundle(model.eval(), vocab, config["tokenizer"], config["backwards"], config["classes"], head)
     if kind and bundle.kind != kind:
         names = {LANGUAGE_MODEL: "a language model", CLASSIFIER: "a classifier"}

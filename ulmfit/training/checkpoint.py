@@ -1,31 +1,96 @@
-"""Checkpoints: one plain dictionary on disk, whole or absent."""
-import os
-from collections.abc import Callable
+"""Checkpoints: the last two and the best weights, each with a note of its bytes and sha256.
+
+    checkpoint/step-000123.pt       where a run was: plain types and tensors, nothing that could run code
+    checkpoint/step-000123.json     what it must be like, and which file has the best weights so far
+    checkpoint/best-000100.pt       weights, likewise with a note
+
+A note is written after its file and removed before it: a file without one was not finished. A flipped byte loads
+without complaint in torch as elsewhere, so the hash is checked; what is damaged is named, and the one before it used.
+"""
+import hashlib, json, sys
 from pathlib import Path
 
 import torch
 from fastcore.script import CliError
 
+from .files import write_text, write_whole
 
-def write_whole(path: Path, write: Callable[[Path], None]):
-    "Let `write` fill a temporary file beside `path`, then put it in place: the old stays until the new is complete."
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+KEPT = 2
+
+
+class Damaged(Exception): "A checkpoint that is not what was written, and why."
+
+
+class Checkpoints:
+    "Those of a run, in a folder of their own."
+    def __init__(self, folder: Path): self.folder = Path(folder)
+
+    def save(self, step: int, state: dict, best: str | None = None):
+        "Keep the state at a step; with the one before it and the best weights that they name, no others stay."
+        write(self.folder / f"step-{step:06}.pt", state, best=best)
+        notes = self.notes()
+        for note in notes[KEPT:]: remove(note)
+        named = {json.loads(note.read_text()).get("best") for note in notes[:KEPT]}
+        for path in self.folder.glob("best-*.pt"):
+            if path.name not in named: remove(path.with_suffix(".json"))
+
+    def save_best(self, step: int, weights: dict) -> str:
+        "Keep weights, beside those of before until a later checkpoint names these; returns the file's name."
+        write(path := self.folder / f"best-{step:06}.pt", weights)
+        return path.name
+
+    def newest(self) -> dict | None:
+        "The last state that is as it was written; what is damaged is said. CliError where none is left of any."
+        notes, last = self.notes(), None
+        for note in notes:
+            try: return read(note)
+            except Damaged as e:
+                last = e
+                print(f"{e}; the checkpoint before it is used" if note is not notes[-1] else str(e), file=sys.stderr)
+        if last: raise CliError(f"{last}, and there is no other; remove {self.folder} to begin again")
+
+    def best(self, name: str) -> dict:
+        "The best weights, of that name."
+        try: return read((self.folder / name).with_suffix(".json"))
+        except Damaged as e: raise CliError(f"{e}; remove {self.folder} to begin again") from None
+
+    def notes(self) -> list[Path]:
+        "Of the states, the newest first."
+        return sorted(self.folder.glob("step-*.json"), reverse=True)
+
+    def remove(self):
+        "All of them, and the folder if nothing else is in it."
+        for note in [*self.notes(), *self.folder.glob("best-*.json")]: remove(note)
+        if self.folder.exists() and not any(self.folder.iterdir()): self.folder.rmdir()
+
+
+def digest(path: Path) -> dict:
+    with open(path, "rb") as f: found = hashlib.file_digest(f, "sha256").hexdigest()
+    return dict(bytes=path.stat().st_size, sha256=found)
+
+
+def write(path: Path, content: dict, **about):
+    "A file and its note; a note of before goes first, as it would be of another file."
+    path.with_suffix(".json").unlink(missing_ok=True)
+    write_whole(path, lambda p: torch.save(content, p))
+    write_text(path.with_suffix(".json"), json.dumps(digest(path) | about, indent=1) + "\n")
+
+
+def read(note: Path) -> dict:
+    "What a note's file holds; `Damaged` where it is not what the note says."
+    path = note.with_suffix(".pt")
     try:
-        write(part)
-        with open(part, "rb") as f: os.fsync(f.fileno())
-        os.replace(part, path)
-    finally: part.unlink(missing_ok=True)
+        about = json.loads(note.read_text())
+        found = digest(path)
+        for what in ("bytes", "sha256"):
+            if found[what] != about[what]:
+                raise Damaged(f"{path} is damaged ({what} {found[what]}, {about[what]} written)")
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Damaged: raise
+    except FileNotFoundError as e: raise Damaged(f"{e.filename} is missing") from None
+    except Exception as e: raise Damaged(f"{path} cannot be read ({str(e).splitlines()[0]})") from None
 
 
-def write_text(path: Path, text: str): write_whole(path, lambda p: p.write_text(text, encoding="utf-8"))
-
-
-def save(path: Path, state: dict): write_whole(path, lambda p: torch.save(state, p))
-
-
-def load(path: Path) -> dict:
-    "Plain types and tensors only: nothing that is loaded can run code."
-    try: return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as e:
-        raise CliError(f"{path} cannot be read ({str(e).splitlines()[0]}); remove it to begin again") from e
+def remove(note: Path):
+    note.unlink(missing_ok=True)
+    note.with_suffix(".pt").unlink(missing_ok=True)

@@ -12,11 +12,11 @@ from fastcore.script import CliError
 from torch import Generator, nn
 from tqdm import tqdm
 
-from . import checkpoint
 from .freezing import Phase, Unfreezing
 from .optimizers import Optimization, averaged, build, end_with_averages, maybe_average, set_rate
 from .records import Run
 from .schedules import Schedule
+from .signals import Signals, Stop
 from .step import step
 
 
@@ -27,6 +27,8 @@ class Training:
     schedule_over: str = field(default="phase", metadata=dict(choices=("phase", "run")))  # one for each: phase | run
     patience: int = 0  # stop after so many epochs without a better validation (0: never)
     keep_best: bool = True  # end with the weights of the best epoch on validation, not the last
+    on_nonfinite: str = field(default="stop", metadata=dict(choices=("stop", "skip")))  # NaN, inf in a step: stop | skip
+    max_skipped: int = 10  # steps that a run may skip
     checkpoint_minutes: float = 10.0  # save for continuation this often, and after every epoch
     keep_checkpoint: bool = False  # leave the checkpoint when the run is finished
 
@@ -78,23 +80,30 @@ def fit(task: Task, optimization: Optimization, schedule: Schedule, unfreezing: 
         run: Run, rng: Generator) -> dict:
     """Train by the plan, with an evaluation after every epoch, and leave the model with the weights that it ends with.
 
-    Returns that epoch's row of the metrics, and tokens or documents per second of training.
+    Returns that epoch's row of the metrics, tokens or documents per second of training, and how many steps were skipped.
+    Ctrl-C and SIGTERM end the process with its state saved.
     """
+    with Signals() as signals: return train(task, optimization, schedule, unfreezing, training, run, rng, signals)
+
+
+def train(task: Task, optimization: Optimization, schedule: Schedule, unfreezing: Unfreezing, training: Training,
+          run: Run, rng: Generator, signals: Signals) -> dict:
+    "What `fit` does, until a signal comes."
     model, optimizer = task.model, build(task.groups, optimization)
     plan = spans(task, unfreezing.of(len(task.groups)), training)
     if not plan: raise CliError("there is nothing to train: give --epochs 1 at least")
     run.write()
     end = training.max_steps or math.inf
     total = int(min(end, sum(task.steps(s.epoch) for s in plan)))
-    at = dict(step=0, epoch=0, batch=0, carry=None, rows=[], best=None, lr=0.0, count=0, sum=0.0, seen=0,
+    at = dict(step=0, epoch=0, batch=0, carry=None, rows=[], best=None, lr=0.0, count=0, sum=0.0, seen=0, skipped=0,
               train_seconds=0.0, other_seconds=0.0)
-    if run.checkpoint.exists(): restore(checkpoint.load(run.checkpoint), at, model, optimizer, rng)
+    if state := run.checkpoints.newest(): restore(state, at, model, optimizer, rng)
     device = next(model.parameters()).device
     bar = tqdm(total=total, initial=at["step"], unit="step", disable=not sys.stderr.isatty(), leave=False)
-    lap, saved = stopwatch(), time.monotonic()
+    lap, saved, kept = stopwatch(), time.monotonic(), at["step"]
 
     for span in plan[at["epoch"]:]:
-        if stopped_early(at, training): break
+        if stopped_early(at, training) or at["step"] >= end: break
         freeze(task, span.phase)
         model.train()
         shape = replace(schedule, **{k: v for k in ("cut_frac", "ratio") if (v := getattr(span.phase, k)) is not None})
@@ -105,39 +114,49 @@ def fit(task: Task, optimization: Optimization, schedule: Schedule, unfreezing: 
             momentum = shape.momentum(t, span.schedule_steps, optimization.beta1)
             set_rate(optimizer, at["lr"] * task.rate_factor(batch), momentum)
             loss = task.loss(batch, to(at["carry"], device), rng)
-            value = step(loss, optimizer, optimization.clip, f"step {at['step'] + 1}, rate {at['lr']:.3g}")
-            at |= dict(carry=loss.state, step=at["step"] + 1, batch=at["batch"] + 1, count=at["count"] + loss.targets,
-                       sum=at["sum"] + value * loss.targets, seen=at["seen"] + loss.targets)
+            where = f"step {at['step'] + 1}, rate {at['lr']:.3g} (last good checkpoint: step {kept})"
+            value = step(loss, optimizer, optimization.clip, where, training.on_nonfinite == "skip")
+            at |= dict(step=at["step"] + 1, batch=at["batch"] + 1, count=at["count"] + loss.targets)
+            if value is None: skipped(at, training.max_skipped)
+            else: at |= dict(carry=loss.state, sum=at["sum"] + value * loss.targets, seen=at["seen"] + loss.targets)
             at["train_seconds"] += lap()
             bar.update()
             speed = f"{at['count'] / at['train_seconds']:,.0f} {task.unit}/s"
-            bar.set_postfix_str(f"epoch {span.epoch + 1}, {task.describe(value)}, {speed}", refresh=False)
+            said = "skipped" if value is None else task.describe(value)
+            bar.set_postfix_str(f"epoch {span.epoch + 1}, {said}, {speed}", refresh=False)
+            if signals.number: stop(signals, run, at, model, optimizer, rng)
             if time.monotonic() - saved > 60 * training.checkpoint_minutes:
                 save(run, at, model, optimizer, rng)
-                saved = time.monotonic()
-        with averaged(optimizer):
-            figures = task.evaluate()
-            at["other_seconds"] += lap()
-            seconds = round(at["train_seconds"] + at["other_seconds"], 3)
-            at["rows"].append(dict(step=at["step"], epoch=span.epoch + 1) | {task.unit: at["count"]} | dict(
-                lr=at["lr"], train_loss=at["sum"] / max(1, at["seen"]), **figures, seconds=seconds))
-            if at["best"] is None or figures[task.monitor] < at["best"]["value"]:
-                at["best"] = dict(value=figures[task.monitor], row=len(at["rows"]) - 1)
-                if training.keep_best: checkpoint.save(run.best, model.state_dict())
+                saved, kept = time.monotonic(), at["step"]
+        try:
+            with averaged(optimizer):
+                with signals.at_once(): figures = task.evaluate()
+                at["other_seconds"] += lap()
+                seconds = round(at["train_seconds"] + at["other_seconds"], 3)
+                at["rows"].append(dict(step=at["step"], epoch=span.epoch + 1) | {task.unit: at["count"]} | dict(
+                    lr=at["lr"], train_loss=at["sum"] / max(1, at["seen"]), **figures, seconds=seconds))
+                if at["best"] is None or figures[task.monitor] < at["best"]["value"]:
+                    file = run.checkpoints.save_best(at["step"], model.state_dict()) if training.keep_best else None
+                    at["best"] = dict(value=figures[task.monitor], row=len(at["rows"]) - 1, file=file)
+        except Stop: stop(signals, run, at, model, optimizer, rng)
         maybe_average(optimizer, [r[task.monitor] for r in at["rows"]], optimization.nonmono)
-        at |= dict(epoch=at["epoch"] + 1, batch=0, carry=None, sum=0.0, seen=0)
+        # where --max-steps ended an epoch it can be gone on with
+        if at["batch"] == task.steps(span.epoch):
+            at |= dict(epoch=at["epoch"] + 1, batch=0, carry=None, sum=0.0, seen=0)
         save(run, at, model, optimizer, rng)
-        saved = time.monotonic()
+        saved, kept = time.monotonic(), at["step"]
         run.metrics(at["rows"])
         shown = ", ".join(f"{k} {at['rows'][-1][k]:.4g}" for k in ("train_loss", *figures, "seconds"))
         bar.write(f"epoch {span.epoch + 1}: " + shown, file=sys.stdout)
+        if signals.number: stop(signals, run, at, model, optimizer, rng)
     bar.close()
     run.metrics(at["rows"])  # an interruption may have come between the last checkpoint and them
 
-    if training.keep_best: model.load_state_dict(checkpoint.load(run.best))
+    if training.keep_best: model.load_state_dict(run.checkpoints.best(at["best"]["file"]))
     else: end_with_averages(optimizer)
     chosen = at["rows"][at["best"]["row"] if training.keep_best else -1]
-    return chosen | {f"{task.unit}_per_second": at["count"] / max(1e-9, at["train_seconds"])}
+    return chosen | {f"{task.unit}_per_second": at["count"] / max(1e-9, at["train_seconds"]),
+                     "skipped_steps": at["skipped"]}
 
 
 def freeze(task: Task, phase: Phase):
@@ -168,9 +187,23 @@ def to(carry, device: torch.device):
     return None if carry is None else [tuple(s.to(device) for s in layer) for layer in carry]
 
 
+def skipped(at: dict, most: int):
+    "Count a step whose loss or gradient was not finite."
+    at["skipped"] += 1
+    if at["skipped"] > most:
+        raise CliError(f"step {at['step']}: more than {most} steps were not finite (--max-skipped); "
+                       "the run has diverged; lower --lr or set --clip")
+
+
 def save(run: Run, at: dict, model: nn.Module, optimizer: torch.optim.Optimizer, rng: Generator):
-    checkpoint.save(run.checkpoint, dict(at=at, model=model.state_dict(), optimizer=optimizer.state_dict(),
-                                         rng=rng.get_state()))
+    state = dict(at=at, model=model.state_dict(), optimizer=optimizer.state_dict(), rng=rng.get_state())
+    run.checkpoints.save(at["step"], state, at["best"] and at["best"]["file"])
+
+
+def stop(signals: Signals, run: Run, at: dict, model: nn.Module, optimizer: torch.optim.Optimizer, rng: Generator):
+    "Save and end, as a signal asked."
+    save(run, at, model, optimizer, rng)
+    signals.end(f"stopped after step {at['step']:,}; the same command goes on from there")
 
 
 def restore(state: dict, at: dict, model: nn.Module, optimizer: torch.optim.Optimizer, rng: Generator):

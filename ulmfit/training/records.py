@@ -1,5 +1,5 @@
 """What a run leaves behind: a folder with run.json, metrics.csv, the model, and while it lasts a checkpoint."""
-import csv, io, json, platform, resource, subprocess
+import csv, io, json, math, platform, resource, subprocess
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -8,8 +8,10 @@ import torch
 from fastcore.script import CliError
 
 from .. import __version__
-from .checkpoint import write_text
+from .checkpoint import Checkpoints
+from .files import write_text
 
+HARMLESS = ("on_nonfinite", "max_skipped", "checkpoint_minutes", "keep_checkpoint")
 PACKAGES = ("torch", "numpy", "fastcore", "safetensors")
 
 
@@ -46,11 +48,17 @@ class Run:
         old = self._read()
         if old is not None:
             for part in ("stage", "settings", "seed", *about):
-                if old.get(part) != self.record[part]:
-                    what = difference(part, old.get(part), self.record[part])
-                    raise CliError(f"{self.folder} holds another run ({what}); "
+                there, here = old.get(part), self.record[part]
+                if part == "settings": there = there | changeable(there, here)
+                if there != here:
+                    raise CliError(f"{self.folder} holds another run ({difference(part, there, here)}); "
                                    "give another --out, or remove the folder")
         self.result = None if old is None else old.get("result")
+        if self.result and extent(settings) != extent(old["settings"]):
+            if not self.checkpoints.notes():
+                raise CliError(f"{self.folder} is finished, and --keep-checkpoint was not given: there is nothing to go "
+                               "on from; give another --out")
+            self.result = None
         versions = dict(python=platform.python_version(), ulmfit=__version__) | {p: version(p) for p in PACKAGES}
         self.record |= dict(device=str(device), machine=platform.processor() or platform.machine(),
                             threads=torch.get_num_threads(), versions=versions, commit=commit())
@@ -63,9 +71,7 @@ class Run:
             raise CliError(f"{path} is damaged; remove the folder {self.folder} to begin again") from None
 
     @property
-    def checkpoint(self) -> Path: return self.folder / "checkpoint" / "state.pt"
-    @property
-    def best(self) -> Path: return self.folder / "checkpoint" / "best.pt"
+    def checkpoints(self) -> Checkpoints: return Checkpoints(self.folder / "checkpoint")
     @property
     def model(self) -> Path: return self.folder / "model"
 
@@ -76,11 +82,21 @@ class Run:
     def finish(self, figures: dict, result: dict, keep_checkpoint: bool = False):
         "Record the result; the checkpoint has done its work."
         self.result = result
-        self.record |= dict(seconds=figures["seconds"], best_epoch=figures["epoch"], result=result)
+        self.record |= dict(seconds=figures["seconds"], best_epoch=figures["epoch"],
+                            skipped_steps=figures["skipped_steps"], result=result)
         self.write()
-        if not keep_checkpoint:
-            for path in (self.checkpoint, self.best): path.unlink(missing_ok=True)
-            if self.checkpoint.parent.exists(): self.checkpoint.parent.rmdir()
+        if not keep_checkpoint: self.checkpoints.remove()
+
+
+def extent(settings: dict) -> tuple[float, float]:
+    "How long a run trains at most: steps, epochs."
+    return settings["max_steps"] or math.inf, settings["epochs"]
+
+
+def changeable(old: dict, new: dict) -> dict:
+    "What of the new settings a run may be continued with: what changes no weight, and more training than before."
+    longer = all(a >= b for a, b in zip(extent(new), extent(old)))
+    return {k: new[k] for k in (*HARMLESS, *(("max_steps", "epochs") if longer else ()))}
 
 
 def difference(name: str, old, new) -> str:

@@ -6,17 +6,18 @@ from torch.nn.utils import clip_grad_norm_
 from torch.optim import Optimizer
 
 
-def step(loss, optimizer: Optimizer, clip: float, where: str) -> float:
-    """Backward pass, clipping, update; a loss or gradient that is not finite ends the run before it touches a weight.
+def step(loss, optimizer: Optimizer, clip: float, where: str, skip: bool = False) -> float | None:
+    """Backward pass, clipping, update; a loss or gradient that is not finite touches no weight.
 
-    Returns the loss without penalties.
+    It ends the run, CliError, or with `skip` the step alone. Returns the loss without penalties; None if it was skipped.
     """
     loss.objective.backward()
     params = [p for g in optimizer.param_groups for p in g["params"] if p.grad is not None]
     norm = clip_grad_norm_(params, clip or math.inf, foreach=True)
     if not math.isfinite(value := float(loss.objective.detach())) or not math.isfinite(float(norm)):
+        if skip: return optimizer.zero_grad(set_to_none=True)
         raise CliError(f"{where}: loss {value:.4g}, gradient norm {float(norm):.4g}: "
-                       "the run has diverged; lower --lr or set --clip")
+                       "the run has diverged; lower --lr, set --clip, or pass over such steps with --on-nonfinite skip")
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     return float(loss.value)

@@ -1,0 +1,41 @@
+"""Ctrl-C and SIGTERM: the step that runs is finished, the run saved; a second one ends it at once."""
+import os, signal, sys, threading
+from contextlib import contextmanager
+
+NAMES = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
+
+
+class Stop(Exception): "What is going on is not to be finished."
+
+
+class Signals:
+    "While it lasts, the first signal is only noted in `number`, or stops what runs under `at_once`."
+    def __init__(self): self.number, self.stops = None, False
+
+    def __enter__(self):
+        # elsewhere than in the main thread Python takes no handler
+        here = threading.current_thread() is threading.main_thread()
+        self.before = {n: signal.signal(n, self.note) for n in NAMES} if here else {}
+        return self
+
+    def __exit__(self, *_):
+        for n, handler in self.before.items(): signal.signal(n, handler)
+
+    def note(self, number: int, frame):
+        if self.number is not None: os._exit(128 + number)
+        self.number = number
+        if self.stops: raise Stop
+
+    @contextmanager
+    def at_once(self):
+        "For what may take long and can be begun again."
+        self.stops = True
+        try:
+            if self.number is not None: raise Stop
+            yield
+        finally: self.stops = False
+
+    def end(self, what: str):
+        "End the process as the signal asks, with what was reached."
+        print(f"{NAMES[self.number]}: {what}", file=sys.stderr)
+        raise SystemExit(128 + self.number)
