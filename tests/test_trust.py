@@ -1,4 +1,5 @@
 "A run can be believed: files whole or absent, checkpoints checked, signals heeded, no step on nonsense, safe loading."
+import copy
 import json
 import os
 import pickle
@@ -12,6 +13,7 @@ import pytest
 import torch
 from commands import CLASSIFY, FINETUNE, PRETRAIN, REPOSITORY, command, metrics, ok, record, weights
 from corpora import says
+from experiments.soak import soak
 from fastcore.script import CliError
 from safetensors.torch import save_file
 from ulmfit.model import bundle
@@ -321,6 +323,47 @@ STAGES = dict(
     pretrain=lambda m: ["--corpus", m.one, *PRETRAIN],
     finetune_lm=lambda m: ["--dataset", m.data, "--model", m.lm, *FINETUNE],
     classify=lambda m: ["--dataset", m.data, "--model", m.tuned, *CLASSIFY])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_run_that_is_killed_again_and_again_ends_where_it_ends_undisturbed(made, tmp_path, stage):
+    "The short form of `make soak`."
+    more = ["--epochs", "40", "--checkpoint-minutes", "0"]
+    row, = soak({stage: [*STAGES[stage](made), *more]}, tmp_path, kills=2, seed=0)
+    assert (row["kills"], row["differences"]) == (2, 0)
+
+
+PARTS = ["model", "optimizer", "rng", "carry", "batch", "epoch", "best", "sum"]
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_no_part_of_the_state_can_be_left_out(made, tmp_path, monkeypatch, part):
+    "A control: a run that goes on without it ends elsewhere, or in an error."
+    args = ["pretrain", "--corpus", made.one, *PRETRAIN, "--draw", "merity", "--embed-p", "0.2", "--out"]
+    ok(*args, tmp_path / "whole")
+    original, calls = loop.step, []
+
+    def interrupted(*a):
+        calls.append(1)
+        if len(calls) == (16 if part in ("epoch", "best") else 6): raise KeyError("interrupted")
+        return original(*a)
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "step", interrupted)
+        with pytest.raises(KeyError): command(*args, tmp_path / "run", "--checkpoint-minutes", "0")
+    restore, empty = loop.restore, dict(carry=None, batch=0, epoch=0, best=None, sum=0.0)
+
+    def without(state, at, model, optimizer, rng):
+        kept = {k: copy.deepcopy(v.state_dict()) for k, v in (("model", model), ("optimizer", optimizer))}
+        state = state | {part: dict(kept, rng=rng.get_state())[part]} if part in ("model", "optimizer", "rng") else \
+            state | dict(at=state["at"] | {part: empty[part]})
+        restore(state, at, model, optimizer, rng)
+    monkeypatch.setattr(loop, "restore", without)
+    command(*args, tmp_path / "run", "--checkpoint-minutes", "0")
+    same = weights(tmp_path / "run") == weights(tmp_path / "whole") if (tmp_path / "run/model").exists() else False
+    assert not same or metrics(tmp_path / "run") != metrics(tmp_path / "whole")
+
+
 LONG = ["--epochs", "100000", "--checkpoint-minutes", "0"]  # it will not come to an end
 
 
