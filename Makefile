@@ -9,7 +9,7 @@ PY      := .venv/bin/python
 COMMON   = --preset $(PRESET) --device $(DEVICE) --seed $(SEED)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test pretrain finetune-lm classify bench bench-peers equal small corpora clean
+.PHONY: help setup demo test pretrain finetune-lm classify bench bench-peers equal small corpora soak clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -58,6 +58,9 @@ equal: setup bench-peers  ## our language model against fastai's: same logits, s
 
 small: setup  ## WikiText-2, TREC-6 and IMDb at the preset `small` (some hours; needs the data)
 	$(PY) -m experiments.small
+
+soak: setup  ## stages killed again and again must end where they end undisturbed (ten minutes)
+	$(PY) -m experiments.soak
 
 clean:  ## remove runs and prepared corpora
 	rm -rf runs data/prepared
