@@ -21,7 +21,11 @@ help:  ## this list
 	$(PY) -m pip install -q -c constraints.txt -e ".[demo,subwords,plot,test]"
 	@touch $@
 
-setup: .venv/ready  ## .venv with pinned dependencies and the package
+.venv/kernels: .venv/ready ulmfit/kernels/native.cpp ulmfit/kernels/build.py
+	$(PY) -m ulmfit.kernels.build
+	@touch $@
+
+setup: .venv/ready .venv/kernels  ## .venv with pinned dependencies and the package
 
 demo: setup  ## all three stages on pydocs, then with transfer against without
 	$(PY) -m experiments.demo

@@ -68,7 +68,7 @@ def backward_steps(gates: Tensor, w: Tensor, c: Tensor, out: Tensor, last: Tenso
     return d
 
 
-class _Layer(torch.autograd.Function):
+class Layer(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, h0, c0, w_ih, w_hh, b_ih, b_hh, dtype):
         size, (t, b, _) = len(b_ih) // 4, x.shape
@@ -87,12 +87,12 @@ class _Layer(torch.autograd.Function):
         d = backward_steps(gates, w_hh, c, dout.contiguous(), dh.contiguous(), dc := dc.clone())
         flat, size = d.flatten(0, 1), c.shape[-1]
         wanted = ctx.needs_input_grad
-        bias = flat.sum(dim=0, dtype=c.dtype) if wanted[5] or wanted[6] else None
+        native.add_rows(bias := c.new_zeros(flat.shape[1]), flat)
         return ((flat @ w_ih).view_as(x) if wanted[0] else None,
                 (d[0] @ w_hh).to(c.dtype) if wanted[1] else None, dc if wanted[2] else None,
                 (flat.T @ x.flatten(0, 1)).to(c.dtype) if wanted[3] else None,
                 (flat.T @ h[:-1, :, :size].flatten(0, 1)).to(c.dtype) if wanted[4] else None,
-                bias, bias, None)
+                bias if wanted[5] else None, bias if wanted[6] else None, None)
 
 
 def lstm_library(x: Tensor, state: State, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor,
@@ -110,5 +110,5 @@ def lstm(x: Tensor, state: State, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor, b_hh
     `x` (t, b, input), `state` two of (b, h), `w_ih` (4h, input), `w_hh` (4h, h). Products are of the type of `x`.
     """
     if x.is_cuda or x.dtype == torch.float32: return lstm_library(x, state, w_ih, w_hh, b_ih, b_hh)
-    out, h, c = _Layer.apply(x, *state, w_ih, w_hh, b_ih, b_hh, x.dtype)
+    out, h, c = Layer.apply(x, *state, w_ih, w_hh, b_ih, b_hh, x.dtype)
     return out, (h, c)

@@ -163,8 +163,9 @@ template <class T, class Top> void pack(T* out, long blocks, long k, long step, 
 // (t + 1, b, width) and `c` (t + 1, b, hidden) begin with the state before the window; width is whole pairs.
 template <class T> void forward(T* gates, const float* bias, const T* weight, T* h, float* c,
                                 long t, long b, long hidden, long width, long threads) {
-    long blocks = ceiling(hidden, W), pairs = width / PAIR<T>;  // a block: W units, a vector for each gate
-    std::vector<T> packed(blocks * BLOCK * width);
+    long blocks = ceiling(hidden, W), pairs = ceiling(hidden, PAIR<T>);  // a block: W units, a vector for each gate
+    long depth = BLOCK * pairs * PAIR<T>;
+    std::vector<T> packed(blocks * depth);
     std::vector<Row> scratch(threads * b);
     pack(packed.data(), blocks, hidden, 1, threads, [=](long block, long gate, long lane) {
         long unit = block * W + lane;
@@ -175,7 +176,7 @@ template <class T> void forward(T* gates, const float* bias, const T* weight, T*
         for (long block = 0; block < blocks; block++) {
             long unit = block * W, n = hidden - unit;
             Row* sums = scratch.data() + omp_get_thread_num() * b;
-            product(sums, h + time * b * width, width, packed.data() + block * BLOCK * width, pairs, b);
+            product(sums, h + time * b * width, width, packed.data() + block * depth, pairs, b);
             for (long row = 0; row < b; row++) {
                 long at = time * b + row, next = at + b;
                 T* gate = gates + at * 4 * hidden + unit;
@@ -260,7 +261,7 @@ template <class T> void cross_entropy(T* logits, const float* bias, const int64_
             V e = exponential(biased(whole) - most);
             for (long i = 0; i < v - whole; i++) all += e[i];
         }
-        loss[row] = std::log(all) + most - biased(hit)[0];
+        loss[row] = std::log(all) + (most - biased(hit)[0]);
         if (!learning) continue;
         float share = 1 / all, kept = std::exp(biased(hit)[0] - most) * share - 1;
         for (long i = 0; i < v; i += W) store(x + i, exponential(biased(i) - most) * share, v - i);
@@ -269,7 +270,7 @@ template <class T> void cross_entropy(T* logits, const float* bias, const int64_
     }
 }
 
-template <class T> void add_columns(const T* d, float* out, long rows, long v, long threads) {  // out (v) += d (rows, v)
+template <class T> void add_rows(const T* d, float* out, long rows, long v, long threads) {  // out (v) += d (rows, v)
     constexpr long PART = 128 * W;  // columns whose sums stay in the first cache
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (long from = 0; from < v; from += PART)
@@ -294,8 +295,8 @@ template <class T> void add_columns(const T* d, float* out, long rows, long v, l
                               long learning, long threads) {                                                          \
         cross_entropy(logits, bias, target, loss, rows, v, learning, threads);                                        \
     }                                                                                                                 \
-    void add_columns_##NAME(const T* d, float* out, long rows, long v, long threads) {                                \
-        add_columns(d, out, rows, v, threads);                                                                        \
+    void add_rows_##NAME(const T* d, float* out, long rows, long v, long threads) {                                \
+        add_rows(d, out, rows, v, threads);                                                                        \
     }
 extern "C" {
 EXPORT(float, float32)
