@@ -48,9 +48,6 @@ def of_kernel(layer):
     return call
 
 
-def of_layer(x, *rest): return Layer.apply(x, *rest, x.dtype)
-
-
 def of_torch(x, h, c, *weights):
     names = [f"{n}_l0" for n in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
     layer = nn.LSTM(x.shape[-1], h.shape[-1]).to(x.dtype)
@@ -78,7 +75,7 @@ def near(actual, expected, bound: float):
 
 
 IMPLEMENTATIONS = dict(fused=of_kernel(KERNELS["fused"].lstm), reference=of_kernel(KERNELS["reference"].lstm),
-                       library=of_kernel(lstm_library), module=of_torch)
+                       library=of_kernel(lstm_library), layer=Layer.apply, module=of_torch)
 
 
 @pytest.mark.parametrize("name", IMPLEMENTATIONS)
@@ -97,7 +94,7 @@ SIZES = [(1, 1, 1, 1), (1, 6, 3, 4), (2, 1, 2, 5), (7, 3, 4, 16), (5, 7, 3, 17),
 def test_lstm_in_float32_equals_float64(t, b, inputs, h, with_and_without_native):
     "Widths and batches that do and do not fill the C++'s vectors, rows and blocks."
     arguments = lstm_arguments(t, b, inputs, h, torch.float32)
-    near(values_and_gradients(of_layer, arguments), values_and_gradients(reference.lstm, twin(arguments)), 2e-6)
+    near(values_and_gradients(Layer.apply, arguments), values_and_gradients(reference.lstm, twin(arguments)), 2e-6)
 
 
 @pytest.mark.parametrize("t, b, inputs, h", SIZES)
@@ -122,7 +119,7 @@ def test_what_is_frozen_costs_no_product_and_the_rest_of_the_gradients_is_unchan
     rest = [a for i, a in enumerate(arguments) if i != frozen]
     expected = torch.autograd.grad(sum(o.sum() for o in reference.lstm(*arguments)), rest)
     arguments[frozen].requires_grad_(False)
-    with Products() as products: got = torch.autograd.grad(sum(o.sum() for o in of_layer(*arguments)), rest)
+    with Products() as products: got = torch.autograd.grad(sum(o.sum() for o in Layer.apply(*arguments)), rest)
     for a, e in zip(got, expected, strict=True): close(a, e)
     # one over the inputs, one a step in both directions, then one for each of x, h and the two matrices
     assert products.count == 1 + 2 + 2 + 4 - (frozen in (0, 1, 3, 4))

@@ -70,9 +70,9 @@ def backward_steps(gates: Tensor, w: Tensor, c: Tensor, out: Tensor, last: Tenso
 
 class Layer(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x, h0, c0, w_ih, w_hh, b_ih, b_hh, dtype):
+    def forward(ctx, x, h0, c0, w_ih, w_hh, b_ih, b_hh):
         size, (t, b, _) = len(b_ih) // 4, x.shape
-        x, w_ih, w_hh = (a.to(dtype).contiguous() for a in (x, w_ih, w_hh))
+        w_ih, w_hh = (w.to(x.dtype) for w in (w_ih, w_hh))
         gates = (x.flatten(0, 1) @ w_ih.T).view(t, b, -1)
         h = x.new_zeros(t + 1, b, size + size % 2)  # an even number: bf16 is multiplied in pairs
         c = b_ih.new_empty(t + 1, b, size)
@@ -92,7 +92,7 @@ class Layer(torch.autograd.Function):
                 (d[0] @ w_hh).to(c.dtype) if wanted[1] else None, dc if wanted[2] else None,
                 (flat.T @ x.flatten(0, 1)).to(c.dtype) if wanted[3] else None,
                 (flat.T @ h[:-1, :, :size].flatten(0, 1)).to(c.dtype) if wanted[4] else None,
-                bias if wanted[5] else None, bias if wanted[6] else None, None)
+                bias if wanted[5] else None, bias if wanted[6] else None)
 
 
 def lstm_library(x: Tensor, state: State, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor,
@@ -109,6 +109,6 @@ def lstm(x: Tensor, state: State, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor, b_hh
 
     `x` (t, b, input), `state` two of (b, h), `w_ih` (4h, input), `w_hh` (4h, h). Products are of the type of `x`.
     """
-    if x.is_cuda or x.dtype == torch.float32: return lstm_library(x, state, w_ih, w_hh, b_ih, b_hh)
-    out, h, c = Layer.apply(x, *state, w_ih, w_hh, b_ih, b_hh, x.dtype)
+    if x.is_cuda or x.dtype != torch.bfloat16: return lstm_library(x, state, w_ih, w_hh, b_ih, b_hh)
+    out, h, c = Layer.apply(x, *state, w_ih, w_hh, b_ih, b_hh)
     return out, (h, c)
