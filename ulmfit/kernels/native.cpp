@@ -31,8 +31,12 @@ inline V widen(Half x) { return (V)(__builtin_convertvector(x, U) << 16); }
 
 inline void narrow(V x, V* out) { *out = x; }
 inline void narrow(V x, Half* out) {  // to the nearest, ties to even
+#ifdef __AVX512BF16__
+    *out = (Half)_mm512_cvtneps_pbh((__m512)x);
+#else
     U u = (U)x;
     *out = __builtin_convertvector((u + 0x7fff + ((u >> 16) & 1)) >> 16, Half);
+#endif
 }
 
 template <class T> struct Lanes;
@@ -237,36 +241,34 @@ template <class T> void backward(const T* gates, const T* weight, const float* c
 // A target below 0 is ignored: loss and gradient are 0.
 template <class T> void cross_entropy(T* logits, const float* bias, const int64_t* target, float* loss,
                                       long rows, long v, long learning, long threads) {
+    long width = ceiling(v, W) * W;
+    std::vector<float> scratch(threads * width);
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (long row = 0; row < rows; row++) {
         T* x = logits + row * v;
+        float* y = scratch.data() + omp_get_thread_num() * width;
         long hit = target[row];
         if (hit < 0) {
             loss[row] = 0;
             memset((void*)x, 0, v * sizeof(T));
             continue;
         }
-        auto biased = [=](long i) { return load(x + i, v - i) + load(bias + i, v - i); };
         V top = V{} - INFINITY, total = {};
-        long whole = v - v % W;
-        for (long i = 0; i < whole; i += W) {
-            V y = biased(i);
-            top = y > top ? y : top;
+        for (long i = 0; i < v; i += W) store(y + i, load(x + i, v - i) + load(bias + i, v - i));
+        for (long i = v; i < width; i++) y[i] = -INFINITY;
+        for (long i = 0; i < v; i += W) top = load(y + i) > top ? load(y + i) : top;
+        float most = highest(top), at_hit = y[hit];
+        for (long i = 0; i < v; i += W) {
+            V e = exponential(load(y + i) - most);
+            total += e;
+            store(y + i, e);
         }
-        float most = highest(top);
-        for (long i = whole; i < v; i++) most = std::fmax(most, biased(i)[0]);
-        for (long i = 0; i < whole; i += W) total += exponential(biased(i) - most);
-        float all = sum(total);
-        if (whole < v) {
-            V e = exponential(biased(whole) - most);
-            for (long i = 0; i < v - whole; i++) all += e[i];
-        }
-        loss[row] = std::log(all) + (most - biased(hit)[0]);
+        float all = sum(total);  // at least 1: what the lanes after the last word add is lost in rounding
+        loss[row] = std::log(all) + (most - at_hit);
         if (!learning) continue;
-        float share = 1 / all, kept = std::exp(biased(hit)[0] - most) * share - 1;
-        for (long i = 0; i < v; i += W) store(x + i, exponential(biased(i) - most) * share, v - i);
-        V one = V{} + kept;
-        store(x + hit, one, 1);
+        float share = 1 / all;
+        y[hit] -= all;
+        for (long i = 0; i < v; i += W) store(x + i, load(y + i) * share, v - i);
     }
 }
 
