@@ -29,7 +29,7 @@ def drop_mask(shape: tuple, p: float, rng: torch.Generator) -> Tensor:
     n = math.prod(shape)
     bits = torch.empty((n + 1) // 2, dtype=torch.int64).random_(-2 ** 63, None, generator=rng).view(torch.int32)
     uniform = bits[:n].double().view(shape) / 2 ** 32 + 0.5
-    return (uniform >= p) / (1 - p)
+    return (uniform >= p).double() / (1 - p)
 
 
 def encode(w: dict[str, Tensor], ids: Tensor, state: list | None = None, p: dict | None = None, rng=None):
