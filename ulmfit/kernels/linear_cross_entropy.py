@@ -43,7 +43,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         learning = any(d is not None for d in ctx.gradients)
         w, x = weight.to(dtype), x.to(dtype)
         b = weight.new_zeros(len(weight)) if bias is None else bias
-        block = w.new_empty(min(rows, len(x)), len(w))
+        block = native.scratch(w, min(rows, len(x)), len(w))
         total = b.new_zeros(())
         for i, (xs, at) in enumerate(zip(x.split(rows), target.split(rows))):
             logits = torch.mm(xs, w.T, out=block[:len(xs)])

@@ -47,11 +47,11 @@ def forward_steps(gates: Tensor, bias: Tensor, w: Tensor, h: Tensor, c: Tensor):
 
 
 def backward_steps(gates: Tensor, w: Tensor, c: Tensor, out: Tensor, last: Tensor, dc: Tensor) -> Tensor:
-    """Gradient by the gates before their activation (t, b, 4h).
+    """Gradient by the gates before their activation (t, b, 4h), in memory for a while (`native.scratch`).
 
     From those by the outputs `out` (t, b, h), the last output and the last cell (b, h); `dc` becomes the first cell's.
     """
-    d = torch.empty_like(gates)
+    d = native.scratch(gates, *gates.shape)
     if run := native.function("lstm_backward", gates):
         native.call(run, gates, w, c, out, last, dc, d, *c[1:].shape)
         return d

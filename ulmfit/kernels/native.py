@@ -2,7 +2,7 @@
 
 Without it torch's operations do the same, more slowly.
 """
-import ctypes, hashlib, platform, re
+import ctypes, hashlib, math, platform, re, threading
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -39,6 +39,22 @@ def call(run: Callable, *arguments: Tensor | int):
     assert all(isinstance(a, int) or a.is_contiguous() for a in arguments)
     run(*(ctypes.c_void_p(a.data_ptr()) if isinstance(a, Tensor) else ctypes.c_long(a) for a in arguments),
         ctypes.c_long(torch.get_num_threads()))
+
+
+kept = threading.local()
+
+
+def scratch(like: Tensor, *shape: int) -> Tensor:
+    """An uninitialised tensor until the same thread asks for the next one, of the type of `like`.
+
+    On the CPU it is always the same memory: new memory comes from the system page by page, which costs more than
+    filling it.
+    """
+    if like.device.type != "cpu": return like.new_empty(shape)
+    size = math.prod(shape) * like.element_size()
+    if getattr(kept, "bytes", None) is None or len(kept.bytes) < size:
+        with torch.inference_mode(False): kept.bytes = torch.empty(size, dtype=torch.uint8)
+    return kept.bytes[:size].view(like.dtype).view(shape)
 
 
 def add_rows(out: Tensor, d: Tensor):
