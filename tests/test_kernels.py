@@ -149,6 +149,13 @@ def test_native_steps_do_not_depend_on_the_number_of_threads(dtype, threads):
     for other in found[1:]: assert all(map(torch.equal, found[0], other))
 
 
+def test_scratch_grows_and_is_reused():
+    small, like = native.scratch(torch.zeros(1), 3), torch.zeros(1, dtype=torch.float64)
+    large = native.scratch(like, 2, native.kept.bytes.numel())
+    assert large.shape == (2, large.shape[1]) and large.dtype == torch.float64 and small.dtype == torch.float32
+    assert native.scratch(like, 5).data_ptr() == large.data_ptr()
+
+
 # --- decoder and loss ---
 
 def decoder_arguments(n: int, v: int, e: int, bias: bool, seed: int = 0) -> list[torch.Tensor]:
