@@ -51,8 +51,9 @@ bench-peers: .venv-peers/ready  ## fastai in an environment of its own, to compa
 	.venv-peers/bin/python -m pip install -q --no-deps -c constraints-peers.txt fastai
 	@touch $@
 
-bench: setup bench-peers  ## tokenisation against fastai (IMDb; needs the data)
+bench: setup bench-peers  ## tokenisation (IMDb; needs the data) and a training step against fastai
 	$(PY) -m experiments.bench tokenize --input imdb --peer fastai --save
+	$(PY) -m experiments.bench lm --peer fastai --save
 
 corpora: setup  ## what preparing each dataset costs (a quarter of an hour; needs the data)
 	$(PY) -m experiments.corpora

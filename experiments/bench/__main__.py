@@ -45,7 +45,8 @@ def main(
     "Measure, beside a peer if there is one."
     peers = dict(tokenize=["fastai"], lm=["torch", "fastai", "fastai-bf16"])
     if what not in peers: raise CliError(f"no benchmark is called {what!r}; there are: {', '.join(peers)}")
-    if peer not in (None, *peers[what]): raise CliError(f"no peer is called {peer!r}; there are: {', '.join(peers[what])}")
+    if peer not in (None, *peers[what]):
+        raise CliError(f"no peer is called {peer!r}; there is: {', '.join(peers[what])}")
     if what == "tokenize": rows = tokenize.compare(input, documents, peer, rounds)
     else:
         rows = lm.compare(peer, rounds, vocab=vocab, batch=batch, bptt=bptt, steps=steps, device=device,

@@ -13,7 +13,7 @@
 #endif
 
 #ifdef __AVX512F__
-constexpr int W = 16, ROWS = 6;  // floats in a vector; rows multiplied at a time: 4 ROWS vectors of sums fill the registers
+constexpr int W = 16, ROWS = 6;  // floats in a vector; rows multiplied at a time, so many that sums fill the registers
 #else
 constexpr int W = 8, ROWS = 3;
 #endif
@@ -146,7 +146,7 @@ template <class T> void product(Row* sums, const T* a, long stride, const T* blo
 
 inline long ceiling(long n, long by) { return (n + by - 1) / by; }
 
-// `out` gets `blocks` of k rows, `step` apart; `top(block, vector, lane)`: a column's first element, null if there is none.
+// `out` gets `blocks` of k rows, `step` apart; `top(block, vector, lane)` is a column's first element, or null.
 template <class T, class Top> void pack(T* out, long blocks, long k, long step, long threads, Top top) {
     constexpr int P = PAIR<T>;
     long pairs = ceiling(k, P);
@@ -288,8 +288,8 @@ template <class T> void add_rows(const T* d, float* out, long rows, long v, long
                              long hidden, long width, long threads) {                                                 \
         forward(gates, bias, weight, h, c, t, b, hidden, width, threads);                                             \
     }                                                                                                                 \
-    void lstm_backward_##NAME(const T* gates, const T* weight, const float* c, const T* out, const float* last, float* dc, T* d,  \
-                              long t, long b, long hidden, long threads) {                                            \
+    void lstm_backward_##NAME(const T* gates, const T* weight, const float* c, const T* out, const float* last,       \
+                              float* dc, T* d, long t, long b, long hidden, long threads) {                           \
         backward(gates, weight, c, out, last, dc, d, t, b, hidden, threads);                                          \
     }
 #define EXPORT_SOFTMAX(T, NAME)                                                                                       \
@@ -301,7 +301,7 @@ template <class T> void add_rows(const T* d, float* out, long rows, long v, long
         add_rows(d, out, rows, v, threads);                                                                        \
     }
 extern "C" {
-EXPORT(float, float32)
+EXPORT(float, float32)  // for its tests: in float32 torch's own layer is faster
 EXPORT_SOFTMAX(float, float32)
 EXPORT_SOFTMAX(bf16, bfloat16)
 #ifdef __AVX512BF16__
