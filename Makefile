@@ -21,7 +21,11 @@ help:  ## this list
 	$(PY) -m pip install -q -c constraints.txt -e ".[demo,subwords,plot,test]"
 	@touch $@
 
-setup: .venv/ready  ## .venv with pinned dependencies and the package
+.venv/kernels: .venv/ready ulmfit/kernels/native.cpp ulmfit/kernels/build.py
+	$(PY) -m ulmfit.kernels.build
+	@touch $@
+
+setup: .venv/ready .venv/kernels  ## .venv with pinned dependencies and the package
 
 demo: setup  ## all three stages on pydocs, then with transfer against without
 	$(PY) -m experiments.demo
@@ -47,8 +51,9 @@ bench-peers: .venv-peers/ready  ## fastai in an environment of its own, to compa
 	.venv-peers/bin/python -m pip install -q --no-deps -c constraints-peers.txt fastai
 	@touch $@
 
-bench: setup bench-peers  ## tokenisation against fastai (IMDb; needs the data)
+bench: setup bench-peers  ## tokenisation (IMDb; needs the data) and a training step against fastai
 	$(PY) -m experiments.bench tokenize --input imdb --peer fastai --save
+	$(PY) -m experiments.bench lm --peer fastai --save
 
 corpora: setup  ## what preparing each dataset costs (a quarter of an hour; needs the data)
 	$(PY) -m experiments.corpora

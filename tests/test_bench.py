@@ -1,5 +1,6 @@
 "Benchmarks: that contenders take turns, and that what is printed is what the contract wants."
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -46,3 +47,21 @@ def test_the_tokenisers_tokens_are_compared_and_timed(tmp_path):
     ours, reference = map(json.loads, r.stdout.splitlines())
     assert ours["equal_to_reference"] and ours["documents"] == reference["documents"] == 50
     assert {"contender", "tokens_per_second", "documents_per_second", "peak_memory_bytes"} <= set(ours)
+
+
+@pytest.mark.slow
+def test_a_training_step_is_timed_beside_torchs_usual_model():
+    command = [sys.executable, "-m", "experiments.bench", "lm", "--vocab", "50", "--batch", "2", "--bptt", "3"]
+    command += ["--steps", "1", "--rounds", "1", "--json"]
+    r = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+    ours, usual = map(json.loads, r.stdout.splitlines())
+    assert (ours["contender"], usual["contender"]) == ("ulmfit", "torch") and usual["speed_ratio"] == 1
+    assert {"tokens_per_second", "peak_memory_bytes", "dtype", "vocab", "batch", "bptt", "threads"} <= set(ours)
+
+
+def test_contenders_do_not_touch_the_cores_beyond_theirs():
+    program = '''import os, sys
+for _ in sys.stdin: print('{"seconds": %d}' % len(os.sched_getaffinity(0)), flush=True)'''
+    one, two = contender("one", program), Contender("two", [sys.executable, "-c", program], cores=2)
+    race([one, two], 1)
+    assert one.rounds[0]["seconds"] == 1 and two.rounds[0]["seconds"] == min(2, len(os.sched_getaffinity(0)))

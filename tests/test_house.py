@@ -178,7 +178,7 @@ def written_commands() -> list[tuple[str, list[str]]]:
     found = []
     for path in [REPOSITORY / "README.md", REPOSITORY / "Makefile", *FILES]:
         for line in path.read_text(encoding="utf-8").replace("$(PY)", "python").splitlines():
-            for m in re.finditer(r"python\S* -m (ulmfit\.\w+)([^`#|]*)", line):
+            for m in re.finditer(r"python\S* -m (ulmfit(?:\.\w+)+)([^`#|]*)", line):
                 found.append((m[1], re.findall(r"--([a-z][a-z0-9-]*)", m[2])))
     return found
 

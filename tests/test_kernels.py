@@ -1,4 +1,7 @@
-"Each fast kernel equals its slow twin and torch's own: values and all gradients, in float64."
+"""Each fast kernel equals its slow twin and torch's own: values and all gradients, in float64.
+
+The C++ has float and bf16 only: it is compared with the reference in float64 on the same numbers.
+"""
 import pytest
 import reference
 import torch
@@ -7,28 +10,47 @@ from hypothesis import given, settings, strategies as st
 from reference import close
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
+from ulmfit.kernels import KERNELS, native
 from ulmfit.kernels.linear_cross_entropy import IGNORE, linear_cross_entropy, linear_cross_entropy_reference
-from ulmfit.kernels.lstm import KERNELS, lstm
+from ulmfit.kernels.lstm import Layer, backward_steps, forward_steps, lstm_library
 
-IN, H = 3, 4
+BF16 = 2 ** -8  # spacing of its numbers, relative
+compiled = pytest.mark.skipif(native.library() is None, reason="the C++ kernels are not built (make setup)")
 
 
-def lstm_arguments(t: int, b: int, dtype=torch.float64) -> list[torch.Tensor]:
+@pytest.fixture(params=[pytest.param(True, marks=compiled), False], ids=["C++", "torch"])
+def with_and_without_native(request, monkeypatch):
+    if not request.param: monkeypatch.setattr(native, "library", lambda: None)
+
+
+class Products(TorchDispatchMode):
+    "Counts the matrix products that run while it is on."
+    count = 0
+
+    def __torch_dispatch__(self, function, types, arguments=(), keywords=None):
+        self.count += function.overloadpacket in (torch.ops.aten.mm, torch.ops.aten.addmm)
+        return function(*arguments, **(keywords or {}))
+
+
+# --- LSTM ---
+
+def lstm_arguments(t: int, b: int, inputs: int, h: int, dtype=torch.float64) -> list[torch.Tensor]:
     rng = torch.Generator().manual_seed(t * 10 + b)
-    shapes = [(t, b, IN), (b, H), (b, H), (4 * H, IN), (4 * H, H), (4 * H,), (4 * H,)]
-    return [torch.randn(*s, generator=rng, dtype=torch.float64).to(dtype).requires_grad_() for s in shapes]
+    shapes = [(t, b, inputs), (b, h), (b, h), (4 * h, inputs), (4 * h, h), (4 * h,), (4 * h,)]
+    return [(torch.randn(*s, generator=rng, dtype=torch.float64) * (h ** -0.5 if s[0] == 4 * h else 1)).to(dtype)
+            .requires_grad_() for s in shapes]
 
 
-def of_kernel(name: str):
+def of_kernel(layer):
     def call(x, h, c, *weights):
-        out, (h, c) = lstm(x, (h, c), *weights, kernel=name)
+        out, (h, c) = layer(x, (h, c), *weights)
         return out, h, c
     return call
 
 
 def of_torch(x, h, c, *weights):
     names = [f"{n}_l0" for n in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
-    layer = nn.LSTM(IN, H).to(x.dtype)
+    layer = nn.LSTM(x.shape[-1], h.shape[-1]).to(x.dtype)
     out, (h, c) = torch.func.functional_call(layer, dict(zip(names, weights)), (x, (h[None], c[None])))
     return out, h[0], c[0]
 
@@ -41,22 +63,100 @@ def values_and_gradients(function, arguments) -> list[torch.Tensor]:
     return [*out, *torch.autograd.grad(total, arguments)]
 
 
-@pytest.mark.parametrize("implementation", [*map(of_kernel, KERNELS), of_torch], ids=[*KERNELS, "nn.LSTM"])
-@pytest.mark.parametrize("b", [1, 3])
+def twin(arguments) -> list[torch.Tensor]:
+    "The same numbers in float64."
+    return [a.detach().double().requires_grad_() for a in arguments]
+
+
+def near(actual, expected, bound: float):
+    "Every tensor within `bound` of the norm of what it should be."
+    for a, e in zip(actual, expected, strict=True):
+        assert a.shape == e.shape and (a - e).norm() <= bound * e.norm(), (a - e).norm() / e.norm()
+
+
+IMPLEMENTATIONS = dict(fused=of_kernel(KERNELS["fused"].lstm), reference=of_kernel(KERNELS["reference"].lstm),
+                       library=of_kernel(lstm_library), layer=Layer.apply, module=of_torch)
+
+
+@pytest.mark.parametrize("name", IMPLEMENTATIONS)
+@pytest.mark.parametrize("b, h", [(1, 4), (3, 4), (2, 5), (1, 1)])
 @pytest.mark.parametrize("t", [1, 2, 7])
-def test_lstm_equals_the_recurrence(t, b, implementation):
-    arguments = lstm_arguments(t, b)
-    got, expected = (values_and_gradients(f, arguments) for f in (implementation, reference.lstm))
+def test_lstm_equals_the_recurrence(t, b, h, name):
+    arguments = lstm_arguments(t, b, 3, h)
+    got, expected = (values_and_gradients(f, arguments) for f in (IMPLEMENTATIONS[name], reference.lstm))
     for a, e in zip(got, expected, strict=True): close(a, e)
+
+
+SIZES = [(1, 1, 1, 1), (1, 6, 3, 4), (2, 1, 2, 5), (7, 3, 4, 16), (5, 7, 3, 17), (3, 13, 8, 70), (2, 6, 3, 401)]
+
+
+@pytest.mark.parametrize("t, b, inputs, h", SIZES)
+def test_lstm_in_float32_equals_float64(t, b, inputs, h, with_and_without_native):
+    "Widths and batches that do and do not fill the C++'s vectors, rows and blocks."
+    arguments = lstm_arguments(t, b, inputs, h, torch.float32)
+    near(values_and_gradients(Layer.apply, arguments), values_and_gradients(reference.lstm, twin(arguments)), 2e-6)
+
+
+@pytest.mark.parametrize("t, b, inputs, h", SIZES)
+def test_lstm_in_bf16_stays_within_its_rounding(t, b, inputs, h, with_and_without_native):
+    "Weights and states are float32, as in training; the bound is on the norm of each output and gradient."
+    arguments = lstm_arguments(t, b, inputs, h, torch.float32)
+    got = values_and_gradients(lambda x, *rest: of_kernel(KERNELS["fused"].lstm)(x.bfloat16(), *rest), arguments)
+    near(got, values_and_gradients(reference.lstm, twin(arguments)), 4 * BF16)
 
 
 @pytest.mark.parametrize("learning", [True, False])
 def test_fused_lstm_in_float32_equals_the_recurrence(learning):
-    "Another path of torch's than in float64 (oneDNN), and one of its own where no gradient is wanted."
-    arguments = lstm_arguments(7, 3, torch.float32)
-    with torch.set_grad_enabled(learning): got = of_kernel("fused")(*arguments)
+    "torch's own, on a path of its own in float32 (oneDNN), and another where no gradient is wanted."
+    arguments = lstm_arguments(7, 3, 3, 4, torch.float32)
+    with torch.set_grad_enabled(learning): got = IMPLEMENTATIONS["fused"](*arguments)
     for a, e in zip(got, reference.lstm(*arguments), strict=True): close(a, e, 1e-6)
 
+
+@pytest.mark.parametrize("frozen", range(7), ids=["x", "h", "c", "w_ih", "w_hh", "b_ih", "b_hh"])
+def test_what_is_frozen_costs_no_product_and_the_rest_of_the_gradients_is_unchanged(frozen):
+    arguments = lstm_arguments(2, 3, 4, 5)
+    rest = [a for i, a in enumerate(arguments) if i != frozen]
+    expected = torch.autograd.grad(sum(o.sum() for o in reference.lstm(*arguments)), rest)
+    arguments[frozen].requires_grad_(False)
+    with Products() as products: got = torch.autograd.grad(sum(o.sum() for o in Layer.apply(*arguments)), rest)
+    for a, e in zip(got, expected, strict=True): close(a, e)
+    # one over the inputs, one a step in both directions, then one for each of x, h and the two matrices
+    assert products.count == 1 + 2 + 2 + 4 - (frozen in (0, 1, 3, 4))
+
+
+@pytest.fixture
+def threads():
+    "A function that sets their number for the test."
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+@compiled
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
+def test_native_steps_do_not_depend_on_the_number_of_threads(dtype, threads):
+    t, b, h = 5, 7, 70
+    rng = torch.Generator().manual_seed(0)
+    inputs, w, out = (torch.randn(*s, generator=rng).to(dtype) for s in ((t, b, 4 * h), (4 * h, h), (t, b, h)))
+    found = []
+    for n in (1, 2, 3):
+        threads(n)
+        gates, hs, cs = inputs.clone(), torch.zeros(t + 1, b, h, dtype=dtype), torch.zeros(t + 1, b, h)
+        forward_steps(gates, torch.zeros(4 * h), w, hs, cs)
+        d = backward_steps(gates, w, cs, out, torch.zeros(b, h), torch.zeros(b, h))
+        found.append((gates, hs, cs, d.clone()))
+    for other in found[1:]: assert all(map(torch.equal, found[0], other))
+
+
+def test_scratch_grows_and_is_reused():
+    small, like = native.scratch(torch.zeros(1), 3), torch.zeros(1, dtype=torch.float64)
+    large = native.scratch(like, 2, native.kept.bytes.numel())
+    assert large.shape == (2, large.shape[1]) and large.dtype == torch.float64 and small.dtype == torch.float32
+    assert native.scratch(like, 5).data_ptr() == large.data_ptr()
+
+
+# --- decoder and loss ---
 
 def decoder_arguments(n: int, v: int, e: int, bias: bool, seed: int = 0) -> list[torch.Tensor]:
     "x, weight and, if wanted, bias."
@@ -104,26 +204,38 @@ def test_nothing_to_predict_is_loss_zero_and_gradient_zero():
     assert all(not g.any() for g in torch.autograd.grad(loss, arguments))
 
 
-def test_bf16_products_stay_within_their_rounding():
-    "bf16 rounds to 2^-9; the loss may be off by 2^-7 of the largest logit, a gradient by 2^-6 of its own norm."
-    arguments = [a.detach().float().requires_grad_() for a in decoder_arguments(64, 50, 32, bias=True)]
-    target = torch.arange(64) % 50
-    target[::5] = IGNORE
-    ours, theirs = our_loss(arguments, target, dtype=torch.bfloat16, rows=20), torch_loss(arguments, target)
-    largest = F.linear(*arguments).abs().max().item()
-    assert ours.dtype == torch.float32 and abs(ours.item() - theirs.item()) < largest * 2 ** -7
-    got, expected = (torch.autograd.grad(loss, arguments) for loss in (ours, theirs))
-    for a, e in zip(got, expected, strict=True):
-        assert a.dtype == torch.float32 and (a - e).norm() < 2 ** -6 * e.norm()
+@pytest.mark.parametrize("dtype, bound", [(torch.float32, 2e-6), (torch.bfloat16, 2 * BF16)], ids=["fp32", "bf16"])
+@pytest.mark.parametrize("n, v, e", [(1, 1, 1), (1, 2, 3), (7, 17, 5), (64, 50, 32), (5, 2049, 8), (3, 4100, 7)])
+def test_loss_in_lower_precision_stays_within_its_rounding(n, v, e, dtype, bound, with_and_without_native):
+    """Numbers of words that do and do not fill the C++'s vectors and parts; the last target left out.
+
+    The loss may be off by `bound` of the largest logit, a gradient by `bound` of its norm.
+    """
+    arguments = [(a.detach() / e ** 0.5).float().requires_grad_() for a in decoder_arguments(n, v, e, bias=True)]
+    target = torch.arange(n) * 31 % v
+    if n > 1: target[-1] = IGNORE
+    ours, exact = our_loss(arguments, target, dtype=dtype, rows=3), torch_loss(doubles := twin(arguments), target)
+    assert ours.dtype == torch.float32 and abs(ours - exact) <= bound * F.linear(*doubles).abs().max()
+    got, expected = (torch.autograd.grad(loss, by) for loss, by in ((ours, arguments), (exact, doubles)))
+    assert all(g.dtype == torch.float32 for g in got)
+    near(got, expected, bound)
 
 
-class Products(TorchDispatchMode):
-    "Counts the matrix products that run while it is on."
-    count = 0
+@pytest.mark.parametrize("logit", [-1e4, 88.0, 1e4, torch.inf, torch.nan])
+def test_a_logit_far_out_does_what_torchs_does(logit, with_and_without_native):
+    "Also where the loss is not a number: a run that diverges must be seen to."
+    arguments = [torch.tensor([[1.0]]), torch.zeros(40, 1), torch.zeros(40)]
+    arguments[2][[3, 35]] = logit
+    for hit in (0, 3, 36):
+        target = torch.tensor([hit])
+        torch.testing.assert_close(our_loss(arguments, target), torch_loss(arguments, target), equal_nan=True)
 
-    def __torch_dispatch__(self, function, types, arguments=(), keywords=None):
-        self.count += function.overloadpacket in (torch.ops.aten.mm, torch.ops.aten.addmm)
-        return function(*arguments, **(keywords or {}))
+
+def test_the_gradients_are_given_once():
+    arguments = decoder_arguments(4, 3, 2, bias=True)
+    loss = our_loss(arguments, torch.arange(4) % 3)
+    loss.backward()
+    with pytest.raises(RuntimeError, match="a second time"): loss.backward()
 
 
 @pytest.mark.parametrize("learning, expected", [(True, 3), (False, 1)])

@@ -48,7 +48,7 @@ def main(
     split_seed: int = None,  # of the documents held out, where it is to differ from --seed
     device: str = "auto",  # cpu, cuda, cuda:1 …
     precision: str = "auto",  # auto | fp32 | bf16
-    kernel: str = "fused",  # LSTM: fused | reference
+    kernel: str = "fused",  # of LSTM and loss: fused | reference
     text_column: str = "text",  # of one's own table; several: title+body
     label_column: str = "label",  # of one's own table
     encoding: str = "utf-8",  # of one's own files

@@ -42,7 +42,7 @@ def main(
     seed: int = 0,  # of weights, order, windows and dropout
     device: str = "auto",  # cpu, cuda, cuda:1 …
     precision: str = "auto",  # auto | fp32 | bf16
-    kernel: str = "fused",  # LSTM: fused | reference
+    kernel: str = "fused",  # of LSTM and loss: fused | reference
     encoding: str = "utf-8",  # of one's own files
     **given,
 ):

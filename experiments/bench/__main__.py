@@ -1,6 +1,7 @@
 """Benchmarks by name.
 
     python -m experiments.bench tokenize --input imdb [--documents 25000] [--peer fastai] [--json]
+    python -m experiments.bench lm --vocab 33278 --batch 64 --bptt 70 [--device cpu|cuda] [--peer fastai|torch] [--json]
 
 One JSON object a contender with `--json`, else a table. `--peer fastai` needs `make bench-peers`.
 """
@@ -11,7 +12,7 @@ from fastcore.script import CliError, call_parse
 
 from ulmfit.training.files import write_text
 
-from . import tokenize
+from . import lm, tokenize
 from .rounds import machine
 
 RESULTS = Path(__file__).parents[1] / "results" / "bench"
@@ -27,17 +28,28 @@ def table(rows: list[dict]) -> str:
 
 @call_parse(pos=["what"])
 def main(
-    what: str,  # tokenize
+    what: str,  # tokenize | lm
     input: str = "imdb",  # tokenize: a dataset by name, or a file
     documents: int = 25_000,  # tokenize: so many of its documents (0: all)
-    peer: str = None,  # fastai
+    vocab: int = 33_278,  # lm: words
+    batch: int = 64,  # lm: columns
+    bptt: int = 70,  # lm: tokens a window
+    steps: int = 2,  # lm: of each round
+    device: str = "cpu",  # lm: cpu | cuda
+    precision: str = "bf16",  # lm: of this project, fp32 | bf16
+    peer: str = None,  # fastai; lm: torch | fastai | fastai-bf16
     rounds: int = 3,  # of each contender
     json: bool = False,  # print JSON, an object a contender
     save: bool = False,  # keep the figures in experiments/results/bench/
 ):
     "Measure, beside a peer if there is one."
-    if what != "tokenize": raise CliError(f"no benchmark is called {what!r}; there is: tokenize")
-    if peer not in (None, "fastai"): raise CliError(f"no peer is called {peer!r}; there is: fastai")
-    rows = tokenize.compare(input, documents, peer, rounds)
+    peers = dict(tokenize=["fastai"], lm=["torch", "fastai", "fastai-bf16"])
+    if what not in peers: raise CliError(f"no benchmark is called {what!r}; there are: {', '.join(peers)}")
+    if peer not in (None, *peers[what]):
+        raise CliError(f"no peer is called {peer!r}; there is: {', '.join(peers[what])}")
+    if what == "tokenize": rows = tokenize.compare(input, documents, peer, rounds)
+    else:
+        rows = lm.compare(peer, rounds, vocab=vocab, batch=batch, bptt=bptt, steps=steps, device=device,
+                          precision=precision)
     print("\n".join(map(dumps, rows)) if json else table(rows))
     if save: write_text(RESULTS / f"{what}.json", dumps(dict(machine=machine(), contenders=rows), indent=1) + "\n")

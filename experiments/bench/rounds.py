@@ -18,21 +18,22 @@ PEERS = Path(".venv-peers/bin/python")  # made by `make bench-peers`
 
 def python_of(contender: str) -> str:
     "The python that a contender runs with."
-    if contender != "fastai": return sys.executable
+    if not contender.startswith("fastai"): return sys.executable
     if not PEERS.exists(): raise CliError("fastai is not installed: make bench-peers")
     return str(PEERS)
 
 
 @dataclass
 class Contender:
-    "A process that waits for its rounds, on one core."
+    "A process that waits for its rounds, on the first `cores` that there are."
     name: str
     command: list[str]
+    cores: int = 1
     rounds: list[dict] = field(default_factory=list)
 
     def __enter__(self):
-        def pin(): os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-        env = os.environ | dict(OMP_NUM_THREADS="1")
+        def pin(): os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:self.cores])
+        env = os.environ | dict(OMP_NUM_THREADS=str(self.cores))
         self.process = subprocess.Popen(self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env,
                                         preexec_fn=pin)
         return self
@@ -52,7 +53,7 @@ class Contender:
 
 def answer(work):
     "The contender's side: `work()` gives a round's figures."
-    for _ in sys.stdin: print(json.dumps(work() | dict(peak_memory_bytes=peak_rss())), flush=True)
+    for _ in sys.stdin: print(json.dumps(dict(peak_memory_bytes=peak_rss()) | work()), flush=True)
 
 
 def peak_rss() -> int:

@@ -1,1 +1,16 @@
-"Fast paths, each beside the slow reference that it must equal."
+"Fast paths, each beside the slow reference that it must equal. `--kernel` chooses between them, here and nowhere else."
+from collections.abc import Callable
+from typing import NamedTuple
+
+from .linear_cross_entropy import linear_cross_entropy, linear_cross_entropy_reference
+from .lstm import lstm, lstm_reference
+
+
+class Kernels(NamedTuple):
+    "What a model is computed with."
+    lstm: Callable
+    linear_cross_entropy: Callable
+
+
+KERNELS = dict(fused=Kernels(lstm, linear_cross_entropy),
+               reference=Kernels(lstm_reference, linear_cross_entropy_reference))

@@ -7,47 +7,58 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from . import native
+
 IGNORE = -100
-LOGITS = 1 << 22  # logits at hand at a time: as many as the cache holds with their gradient
+LOGITS = 1 << 25  # logits at hand at a time: the fewer blocks, the fewer times the weight's gradient is added to
 
 
-def linear_cross_entropy_reference(x: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor) -> Tensor:
-    "What is computed, in one line."
-    return F.cross_entropy(F.linear(x, weight, bias), target, ignore_index=IGNORE)
+def linear_cross_entropy_reference(x: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor,
+                                   dtype: torch.dtype | None = None) -> Tensor:
+    "What is computed, in two lines."
+    logits = F.linear(x.to(dtype or x.dtype), weight.to(dtype or x.dtype)).to(weight.dtype)
+    return F.cross_entropy(logits if bias is None else logits + bias, target, ignore_index=IGNORE)
+
+
+def softmax_steps(logits: Tensor, bias: Tensor, target: Tensor, learning: bool) -> Tensor:
+    "Losses of rows (n), 0 where the target (n) is IGNORE; if `learning`, `logits` (n, v) become their gradient."
+    if run := native.function("cross_entropy", logits):
+        loss = bias.new_empty(len(logits))
+        native.call(run, logits, bias, target, loss, *logits.shape, int(learning))
+        return loss
+    ignored = target[:, None] == IGNORE
+    at = target[:, None].masked_fill(ignored, 0)
+    logp = (logits.to(bias.dtype) + bias).log_softmax(dim=1)
+    loss = -logp.gather(1, at).masked_fill_(ignored, 0)[:, 0]
+    if learning:  # softmax minus one-hot
+        logits.copy_(logp.exp_().scatter_add_(1, at, -torch.ones_like(at, dtype=bias.dtype)).masked_fill_(ignored, 0))
+    return loss
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, weight, bias, target, dtype, rows, learning):
-        dx, dw, db = (torch.zeros_like(a) if learning and a is not None and a.requires_grad else None
-                      for a in (x, weight, bias))
-        wanted = any(d is not None for d in (dx, dw, db))
-        n = (target != IGNORE).sum().clamp(min=1)
-        w = weight.to(dtype)
-        total = x.new_zeros((), dtype=torch.promote_types(x.dtype, torch.float32))
-        for start in range(0, len(x), rows):
-            block = slice(start, start + rows)
-            xs, at = x[block].to(dtype), target[block, None]
-            ignored = at == IGNORE
-            logits = (xs @ w.T).to(total.dtype)
-            if bias is not None: logits += bias
-            logp = logits.log_softmax(dim=1)
-            at = at.masked_fill(ignored, 0)
-            total -= logp.gather(1, at).masked_fill(ignored, 0).sum()
-            if wanted:
-                # the gradient of a row's logits: softmax minus one-hot, nothing where the target is ignored
-                d = logp.exp_().scatter_add_(1, at, -torch.ones_like(at, dtype=logp.dtype)).masked_fill_(ignored, 0)
-                if db is not None: db += d.sum(dim=0)
-                d = d.to(dtype)
-                if dx is not None: dx[block] = d @ w
-                if dw is not None: dw += d.T @ xs
-        ctx.save_for_backward(dx, dw, db, n)
+        dx, dw, db = ctx.gradients = [torch.zeros_like(a) if learning and a is not None and a.requires_grad else None
+                                      for a in (x, weight, bias)]
+        learning = any(d is not None for d in ctx.gradients)
+        w, x = weight.to(dtype), x.to(dtype)
+        b = weight.new_zeros(len(weight)) if bias is None else bias
+        block = native.scratch(w, min(rows, len(x)), len(w))
+        total = b.new_zeros(())
+        for i, (xs, at) in enumerate(zip(x.split(rows), target.split(rows))):
+            logits = torch.mm(xs, w.T, out=block[:len(xs)])
+            total += softmax_steps(logits, b, at, learning).sum()
+            if dx is not None: dx[i * rows:i * rows + len(xs)] = logits @ w
+            if dw is not None: native.add_rows(dw.view(-1), (logits.T @ xs).view(1, -1))
+            if db is not None: native.add_rows(db, logits)
+        ctx.save_for_backward(n := (target != IGNORE).sum().clamp(min=1))
         return total / n
 
     @staticmethod
     def backward(ctx, grad):
-        *grads, n = ctx.saved_tensors
-        return *(None if g is None else g * (grad / n) for g in grads), None, None, None, None
+        "In place: as large as the model, the gradients exist once, and are given away."
+        (n,), gradients, ctx.gradients = ctx.saved_tensors, ctx.gradients, None
+        return *(None if g is None else g.mul_(grad / n) for g in gradients), None, None, None, None
 
 
 def linear_cross_entropy(x: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor,

@@ -1,9 +1,15 @@
-"""One LSTM layer over a whole window: torch's fused one (oneDNN, on a GPU cuDNN), and the plain recurrence it equals.
+"""One LSTM layer over a whole window, with its backward pass written out.
+
+All that does not wait for the step before is one large product over the window: the inputs' part of the gates, and in
+the backward pass every gradient but the states'. Between them a step costs one product with the recurrent matrix.
 
 Weights are arguments, so a dropped matrix is passed like any other and no parameter is ever patched.
+Axes: t time, b batch, h hidden.
 """
 import torch
 from torch import Tensor
+
+from . import native
 
 State = tuple[Tensor, Tensor]
 
@@ -11,7 +17,7 @@ State = tuple[Tensor, Tensor]
 def lstm_reference(x: Tensor, state: State, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor,
                    b_hh: Tensor) -> tuple[Tensor, State]:
     "The recurrence as it is written down; gates in the order input, forget, cell, output."
-    h, c = state
+    h, c, w_ih, w_hh, b_ih, b_hh = (a.to(x.dtype) for a in (*state, w_ih, w_hh, b_ih, b_hh))
     out = []
     for gates in x @ w_ih.T + (b_ih + b_hh):
         i, f, g, o = (gates + h @ w_hh.T).chunk(4, dim=-1)
@@ -21,21 +27,88 @@ def lstm_reference(x: Tensor, state: State, w_ih: Tensor, w_hh: Tensor, b_ih: Te
     return torch.stack(out), (h, c)
 
 
-def lstm_fused(x: Tensor, state: State, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor, b_hh: Tensor) -> tuple[Tensor, State]:
-    "torch's own layer."
-    h, c = (s.unsqueeze(0).to(x.dtype) for s in state)
+def forward_steps(gates: Tensor, bias: Tensor, w: Tensor, h: Tensor, c: Tensor):
+    """All steps, in place: `gates` (t, b, 4h) has the inputs' part and gets the activations.
+
+    `h`, `c` (t+1, b, h) have the state before the window and get those after each step.
+    """
+    size = c.shape[-1]
+    if run := native.function("lstm_forward", gates):
+        return native.call(run, gates, bias, w, h, c, *c[1:].shape, h.shape[-1])
+    bias, w = bias.to(w.dtype), w.T
+    for t, step in enumerate(gates):
+        step += torch.addmm(bias, h[t, :, :size], w)
+        i, f, g, o = step.chunk(4, dim=-1)
+        step[:, :2 * size].sigmoid_()
+        g.tanh_()
+        o.sigmoid_()
+        torch.addcmul(f * c[t], i, g, out=c[t + 1])
+        torch.mul(o, c[t + 1].tanh(), out=h[t + 1, :, :size])
+
+
+def backward_steps(gates: Tensor, w: Tensor, c: Tensor, out: Tensor, last: Tensor, dc: Tensor) -> Tensor:
+    """Gradient by the gates before their activation (t, b, 4h), in memory for a while (`native.scratch`).
+
+    From those by the outputs `out` (t, b, h), the last output and the last cell (b, h); `dc` becomes the first cell's.
+    """
+    d = native.scratch(gates, *gates.shape)
+    if run := native.function("lstm_backward", gates):
+        native.call(run, gates, w, c, out, last, dc, d, *c[1:].shape)
+        return d
+    dh = last
+    for t in reversed(range(len(gates))):
+        i, f, g, o = gates[t].to(dc.dtype).chunk(4, dim=-1)
+        dh = dh + out[t]
+        y = c[t + 1].tanh()
+        dc += dh * o * (1 - y * y)
+        torch.cat([dc * g * i * (1 - i), dc * c[t] * f * (1 - f), dc * i * (1 - g * g), dh * y * o * (1 - o)], dim=-1,
+                  out=d[t])
+        dc *= f
+        dh = (d[t] @ w).to(dc.dtype)
+    return d
+
+
+class Layer(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, h0, c0, w_ih, w_hh, b_ih, b_hh):
+        size, (t, b, _) = len(b_ih) // 4, x.shape
+        w_ih, w_hh = (w.to(x.dtype) for w in (w_ih, w_hh))
+        gates = (x.flatten(0, 1) @ w_ih.T).view(t, b, -1)
+        h = x.new_zeros(t + 1, b, size + size % 2)  # an even number: bf16 is multiplied in pairs
+        c = b_ih.new_empty(t + 1, b, size)
+        h[0, :, :size], c[0] = h0, c0
+        forward_steps(gates, b_ih + b_hh, w_hh, h, c)
+        ctx.save_for_backward(x, h, c, gates, w_ih, w_hh)
+        return h[1:, :, :size], h[-1, :, :size].to(b_ih.dtype), c[-1].clone()
+
+    @staticmethod
+    def backward(ctx, dout, dh, dc):
+        x, h, c, gates, w_ih, w_hh = ctx.saved_tensors
+        d = backward_steps(gates, w_hh, c, dout.contiguous(), dh.contiguous(), dc := dc.clone())
+        flat, size = d.flatten(0, 1), c.shape[-1]
+        wanted = ctx.needs_input_grad
+        native.add_rows(bias := c.new_zeros(flat.shape[1]), flat)
+        return ((flat @ w_ih).view_as(x) if wanted[0] else None,
+                (d[0] @ w_hh).to(c.dtype) if wanted[1] else None, dc if wanted[2] else None,
+                (flat.T @ x.flatten(0, 1)).to(c.dtype) if wanted[3] else None,
+                (flat.T @ h[:-1, :, :size].flatten(0, 1)).to(c.dtype) if wanted[4] else None,
+                bias if wanted[5] else None, bias if wanted[6] else None)
+
+
+def lstm_library(x: Tensor, state: State, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor,
+                 b_hh: Tensor) -> tuple[Tensor, State]:
+    "torch's own layer: oneDNN, on a GPU cuDNN."
+    h, c, *weights = (a.to(x.dtype) for a in (*state, w_ih, w_hh, b_ih, b_hh))
     keep_for_backward = torch.is_grad_enabled()
-    out, h, c = torch.lstm(x, (h, c), (w_ih, w_hh, b_ih, b_hh), True, 1, 0.0, keep_for_backward, False, False)
+    out, h, c = torch.lstm(x, (h[None], c[None]), weights, True, 1, 0.0, keep_for_backward, False, False)
     return out, (h[0], c[0])
 
 
-KERNELS = dict(fused=lstm_fused, reference=lstm_reference)
+def lstm(x: Tensor, state: State, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor, b_hh: Tensor) -> tuple[Tensor, State]:
+    """Outputs (t, b, h) and the last state.
 
-
-def lstm(x: Tensor, state: State, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor, b_hh: Tensor,
-         kernel: str = "fused") -> tuple[Tensor, State]:
-    """Outputs (t, b, hidden) and the last state.
-
-    `x` (t, b, input), `state` two of (b, hidden), `w_ih` (4 hidden, input), `w_hh` (4 hidden, hidden).
+    `x` (t, b, input), `state` two of (b, h), `w_ih` (4h, input), `w_hh` (4h, h). Products are of the type of `x`.
     """
-    return KERNELS[kernel](x, state, w_ih, w_hh, b_ih, b_hh)
+    if x.is_cuda or x.dtype != torch.bfloat16: return lstm_library(x, state, w_ih, w_hh, b_ih, b_hh)
+    out, h, c = Layer.apply(x, *state, w_ih, w_hh, b_ih, b_hh)
+    return out, (h, c)

@@ -2,6 +2,7 @@
 
 Axes: t time, b batch, v vocabulary, e embedding, h hidden.
 """
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -9,7 +10,8 @@ import torch
 from fastcore.script import CliError
 from torch import Generator, Tensor, nn
 
-from ..kernels.lstm import KERNELS, State, lstm
+from ..kernels import KERNELS
+from ..kernels.lstm import State, lstm
 from .dropout import dropout, embed, locked_dropout
 
 States = list[State]
@@ -76,10 +78,9 @@ class LSTMLayer(nn.Module):
         self.bias_ih, self.bias_hh = uniform(4 * h), uniform(4 * h)
 
     def forward(self, x: Tensor, state: State, p: float = 0.0, rng: Generator | None = None,
-                kernel: str = "fused") -> tuple[Tensor, State]:
+                kernel: Callable = lstm) -> tuple[Tensor, State]:
         "With `p`, the recurrent matrix is dropped anew, once for the whole window."
-        weights = self.weight_ih, dropout(self.weight_hh, p, rng), self.bias_ih, self.bias_hh
-        out, (h, c) = lstm(x, state, *(w.to(x.dtype) for w in weights), kernel=kernel)
+        out, (h, c) = kernel(x, state, self.weight_ih, dropout(self.weight_hh, p, rng), self.bias_ih, self.bias_hh)
         return out, (h.to(self.bias_ih.dtype), c.to(self.bias_ih.dtype))
 
 
@@ -89,7 +90,7 @@ class Encoder(nn.Module):
                  kernel: str = "fused"):
         super().__init__()
         if kernel not in KERNELS: raise CliError(f"no kernel is called {kernel!r}; there are: {', '.join(KERNELS)}")
-        self.architecture, self.dropouts, self.kernel = architecture, dropouts.scaled(), kernel
+        self.architecture, self.dropouts, self.kernels = architecture, dropouts.scaled(), KERNELS[kernel]
         self.embedding = nn.Parameter(torch.empty(vocab, architecture.emb).uniform_(-0.1, 0.1))
         widths = architecture.widths
         self.layers = nn.ModuleList(LSTMLayer(i, h) for i, h in zip([architecture.emb, *widths], widths))
@@ -108,7 +109,7 @@ class Encoder(nn.Module):
         outputs, last = [], []
         for i, layer in enumerate(self.layers):
             if i: x = locked_dropout(x, p.hidden_p, rng)
-            x, s = layer(x, state[i], p.weight_p, rng, self.kernel)
+            x, s = layer(x, state[i], p.weight_p, rng, self.kernels.lstm)
             outputs.append(x)
             last.append(s)
         return Encoded(outputs, last)

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
-from ..kernels.linear_cross_entropy import IGNORE, linear_cross_entropy
+from ..kernels.linear_cross_entropy import IGNORE
 from .dropout import locked_dropout
 from .encoder import Encoder, States, detach
 
@@ -63,7 +63,8 @@ class LanguageModel(nn.Module):
         encoded = self.encoder(x, state, rng, dtype)
         raw = encoded.last.to(self.encoder.embedding.dtype)
         dropped = locked_dropout(raw, self.encoder.dropouts.output_p, rng) if self.training else raw
-        ce = linear_cross_entropy(dropped.flatten(0, 1), self.encoder.embedding, self.decoder_bias, y.flatten(), dtype)
+        ce = self.encoder.kernels.linear_cross_entropy(dropped.flatten(0, 1), self.encoder.embedding, self.decoder_bias,
+                                                       y.flatten(), dtype)
         objective = ce
         if self.training:
             r = regularization

@@ -1,0 +1,170 @@
+"""A complete training step of the language model: dropouts, AR and TAR, backward pass, clipping, Adam.
+
+    python -m experiments.bench lm --vocab 33278 --batch 64 --bptt 70 --peer fastai
+
+Contenders: `ulmfit`, this project's step in its own precision; `torch`, the model as it is usually written (nn.LSTM,
+all logits at once, float32); `fastai` 2.8.12, its model and its loop in float32, or `fastai-bf16`, the same under
+autocast. Same sizes, same random words; the paper's dropouts. The first step of each is not timed.
+"""
+import json, os, sys, time
+from collections.abc import Callable
+from functools import cache
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .rounds import Contender, answer, python_of, race, rates
+
+SIZES = dict(emb=400, hidden=1150, layers=3)
+DROPOUTS = dict(output=0.1, hidden=0.15, input=0.25, embedding=0.02, weight=0.2)
+ADAM, CLIP, ALPHA, BETA = dict(lr=1e-3, betas=(0.8, 0.99), eps=1e-8), 0.25, 2.0, 1.0
+
+
+def windows(how: dict) -> list[tuple[Tensor, Tensor]]:
+    "A round's inputs and targets (t, b)."
+    t, b, n = how["bptt"], how["batch"], how["steps"]
+    ids = torch.from_numpy(np.random.default_rng(0).integers(2, how["vocab"], (t * n + 1, b))).to(how["device"])
+    return [(ids[i:i + t], ids[i + 1:i + 1 + t]) for i in range(0, t * n, t)]
+
+
+def ulmfit(how: dict) -> tuple[Callable, str]:
+    from ulmfit.model.bundle import device_and_dtype
+    from ulmfit.model.encoder import Architecture, Encoder
+    from ulmfit.model.language_model import LanguageModel, layer_groups
+    from ulmfit.training.optimizers import Optimization, build
+    from ulmfit.training.step import step
+    device, dtype = device_and_dtype(how["device"], how["precision"])
+    model = LanguageModel(Encoder(how["vocab"], Architecture(**SIZES))).to(device).train()
+    beta1, beta2 = ADAM["betas"]
+    optimizer = build(layer_groups(model), Optimization("adam", ADAM["lr"], beta1, beta2, ADAM["eps"]))
+    rng = torch.Generator(device).manual_seed(0)
+
+    def run(pairs: list):
+        state = None
+        for x, y in pairs:
+            loss = model.loss(x, y, state, rng=rng, dtype=dtype)
+            step(loss, optimizer, CLIP, "")
+            state = loss.state
+    return run, str(dtype)
+
+
+class Plain(nn.Module):
+    "The model as it is usually written: dropout masks on whole matrices, nn.LSTM, all logits at once."
+    def __init__(self, vocab: int, emb: int, hidden: int, layers: int):
+        super().__init__()
+        widths = [emb, *[hidden] * (layers - 1), emb]
+        self.embedding = nn.Embedding(vocab, emb)
+        self.lstms = nn.ModuleList(map(nn.LSTM, widths, widths[1:]))
+        self.decoder = nn.Linear(emb, vocab)
+        self.decoder.weight = self.embedding.weight
+
+    def forward(self, x: Tensor, y: Tensor, states: list) -> tuple[Tensor, list]:
+        p, weight = DROPOUTS, self.embedding.weight
+        words = F.dropout(weight.new_ones(len(weight), 1), p["embedding"])
+        out, last = self.locked(F.embedding(x, weight * words), p["input"]), []
+        for i, (lstm, state) in enumerate(zip(self.lstms, states)):
+            if i: out = self.locked(out, p["hidden"])
+            dropped = dict(weight_hh_l0=F.dropout(lstm.weight_hh_l0, p["weight"]))
+            out, state = torch.func.functional_call(lstm, dropped, (out, state))
+            last.append(tuple(s.detach() for s in state))
+        dropped = self.locked(out, p["output"])
+        loss = F.cross_entropy(self.decoder(dropped).flatten(0, 1), y.flatten())
+        return loss + ALPHA * dropped.square().mean() + BETA * (out[1:] - out[:-1]).square().mean(), last
+
+    @staticmethod
+    def locked(x: Tensor, p: float) -> Tensor: return x * F.dropout(x.new_ones(1, *x.shape[1:]), p)
+
+
+def plain(how: dict) -> tuple[Callable, str]:
+    model = Plain(how["vocab"], **SIZES).to(how["device"])
+    optimizer = torch.optim.Adam(model.parameters(), **ADAM)
+
+    def run(pairs: list):
+        states = [None] * SIZES["layers"]
+        for x, y in pairs:
+            loss, states = model(x, y, states)
+            loss.backward()
+            nn.utils.clip_grad_norm_(model.parameters(), CLIP)
+            optimizer.step()
+            optimizer.zero_grad()
+    return run, "torch.float32"
+
+
+def fastai(how: dict, autocast: bool = False) -> tuple[Callable, str]:
+    from fastai.callback.core import Callback, CancelEpochException
+    from fastai.callback.training import GradientClip
+    from fastai.data.core import DataLoaders
+    from fastai.losses import CrossEntropyLossFlat
+    from fastai.optimizer import Adam
+    from fastai.text.learner import LMLearner
+
+    from experiments.peer_fastai import build_model
+
+    class TrainOnly(Callback):
+        "No validation; under autocast, the model and the loss."
+        def before_batch(self):
+            self.context = torch.autocast(how["device"], torch.bfloat16, enabled=autocast)
+            self.context.__enter__()
+
+        def after_loss(self): self.context.__exit__(None, None, None)
+        def after_train(self): raise CancelEpochException
+
+    beta1, beta2 = ADAM["betas"]
+
+    def run(pairs: list):
+        learner.dls = DataLoaders(pairs, pairs, device=how["device"])
+        with learner.no_bar(), learner.no_logging(): learner.fit(1)
+    model = build_model(how["vocab"], **SIZES, bias=True, dropouts=DROPOUTS).to(how["device"])
+    learner = LMLearner(DataLoaders([], []), model, loss_func=CrossEntropyLossFlat(), lr=ADAM["lr"],
+                        opt_func=lambda ps, lr: Adam(ps, lr, beta1, beta2, ADAM["eps"], wd=0.0), alpha=ALPHA, beta=BETA,
+                        cbs=[GradientClip(CLIP), TrainOnly()])
+    return run, "torch.bfloat16, autocast" if autocast else "torch.float32"
+
+
+CONTENDERS = {"ulmfit": ulmfit, "torch": plain, "fastai": fastai, "fastai-bf16": lambda how: fastai(how, autocast=True)}
+
+
+def contend(name: str, how: dict):
+    "Built, and warm after a step, when its first turn comes: while others measure, it waits."
+    torch.manual_seed(0)
+    pairs = windows(how)
+    if name.startswith("fastai"): pairs = [(x.T.contiguous(), y.T.contiguous()) for x, y in pairs]  # batch first
+
+    @cache
+    def warm() -> tuple[Callable, str]:
+        run, dtype = CONTENDERS[name](how)
+        run(pairs[:1])
+        return run, dtype
+
+    def work() -> dict:
+        run, dtype = warm()
+        began = time.perf_counter()
+        run(pairs)
+        memory = {}
+        if how["device"] == "cuda":
+            torch.cuda.synchronize()
+            memory = dict(peak_memory_bytes=torch.cuda.max_memory_allocated())
+        return dict(seconds=time.perf_counter() - began, tokens=len(pairs) * pairs[0][0].numel(), dtype=dtype) | memory
+    answer(work)
+
+
+def compare(peer: str | None, rounds: int, **how) -> list[dict]:
+    "A row of figures for each contender; `how`: vocab, batch, bptt, steps, device, precision."
+    names = ["ulmfit", "torch", *([peer] if peer not in (None, "torch") else [])]
+    threads = len(os.sched_getaffinity(0))
+    contenders = [Contender(n, [python_of(n), "-m", "experiments.bench.lm", n, json.dumps(how)], threads)
+                  for n in names]
+    race(contenders, rounds)
+    sizes = {k: how[k] for k in ("vocab", "batch", "bptt", "device")} | SIZES
+    rows = [dict(contender=c.name, dtype=c.rounds[0]["dtype"], **sizes, threads=threads, rounds=rounds)
+            | rates(c, "tokens") | dict(peak_memory_bytes=max(r["peak_memory_bytes"] for r in c.rounds))
+            for c in contenders]
+    for row in rows:
+        row["speed_ratio"] = round(row["tokens_per_second"] / rows[-1]["tokens_per_second"], 2)
+        row["memory_ratio"] = round(row["peak_memory_bytes"] / rows[-1]["peak_memory_bytes"], 2)
+    return rows
+
+
+if __name__ == "__main__": contend(sys.argv[1], json.loads(sys.argv[2]))
