@@ -2,6 +2,8 @@
 
     python -m experiments.bench tokenize --input imdb [--documents 25000] [--peer fastai] [--json]
     python -m experiments.bench lm --vocab 33278 --batch 64 --bptt 70 [--device cpu|cuda] [--peer fastai|torch] [--json]
+    python -m experiments.bench classify --documents 256 [--peer fastai] [--json]
+    python -m experiments.bench predict --documents 512 [--peer fastai] [--json]
 
 One JSON object a contender with `--json`, else a table. `--peer fastai` needs `make bench-peers`.
 """
@@ -12,7 +14,7 @@ from fastcore.script import CliError, call_parse
 
 from ulmfit.training.files import write_text
 
-from . import lm, tokenize
+from . import classify, lm, tokenize
 from .rounds import machine
 
 RESULTS = Path(__file__).parents[1] / "results" / "bench"
@@ -28,9 +30,9 @@ def table(rows: list[dict]) -> str:
 
 @call_parse(pos=["what"])
 def main(
-    what: str,  # tokenize | lm
+    what: str,  # tokenize | lm | classify | predict
     input: str = "imdb",  # tokenize: a dataset by name, or a file
-    documents: int = 25_000,  # tokenize: so many of its documents (0: all)
+    documents: int = None,  # tokenize: so many of its documents (25,000; 0: all); classify: 256, predict: 512
     vocab: int = 33_278,  # lm: words
     batch: int = 64,  # lm: columns
     bptt: int = 70,  # lm: tokens a window
@@ -43,11 +45,14 @@ def main(
     save: bool = False,  # keep the figures in experiments/results/bench/
 ):
     "Measure, beside a peer if there is one."
-    peers = dict(tokenize=["fastai"], lm=["torch", "fastai", "fastai-bf16"])
+    peers = dict(tokenize=["fastai"], lm=["torch", "fastai", "fastai-bf16"], classify=["fastai"], predict=["fastai"])
+    usual = dict(tokenize=25_000, classify=256, predict=512)
     if what not in peers: raise CliError(f"no benchmark is called {what!r}; there are: {', '.join(peers)}")
     if peer not in (None, *peers[what]):
         raise CliError(f"no peer is called {peer!r}; there is: {', '.join(peers[what])}")
+    if documents is None: documents = usual.get(what)
     if what == "tokenize": rows = tokenize.compare(input, documents, peer, rounds)
+    elif what in ("classify", "predict"): rows = classify.compare(what, documents, peer, rounds)
     else:
         rows = lm.compare(peer, rounds, vocab=vocab, batch=batch, bptt=bptt, steps=steps, device=device,
                           precision=precision)
