@@ -10,7 +10,7 @@ from torch import Tensor
 from . import native
 
 IGNORE = -100
-LOGITS = 1 << 25  # logits at hand at a time: the fewer blocks, the fewer times the weight's gradient is added to
+LOGITS = 1 << 26  # bytes of logits at hand: the fewer blocks, the fewer times the weight's gradient is added to
 
 
 def linear_cross_entropy_reference(x: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor,
@@ -68,5 +68,6 @@ def linear_cross_entropy(x: Tensor, weight: Tensor, bias: Tensor | None, target:
     `x` (n, e), `weight` (v, e), `bias` (v) or None, `target` (n). The matrix products run in `dtype` (default: that of
     `x`), everything between them in float32 or better.
     """
-    return _LinearCrossEntropy.apply(x, weight, bias, target, dtype or x.dtype, rows or max(64, LOGITS // len(weight)),
-                                     torch.is_grad_enabled())
+    dtype = dtype or x.dtype
+    rows = rows or max(64, LOGITS // (len(weight) * dtype.itemsize))
+    return _LinearCrossEntropy.apply(x, weight, bias, target, dtype, rows, torch.is_grad_enabled())
