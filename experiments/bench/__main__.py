@@ -4,9 +4,11 @@
     python -m experiments.bench lm --vocab 33278 --batch 64 --bptt 70 [--device cpu|cuda] [--peer fastai|torch] [--json]
     python -m experiments.bench classify --documents 256 [--peer fastai] [--json]
     python -m experiments.bench predict --documents 512 [--peer fastai] [--json]
+    python -m experiments.bench growth [--json]
 
 One JSON object a contender with `--json`, else a table. `--peer fastai` needs `make bench-peers`.
 """
+import os
 from json import dumps
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from fastcore.script import CliError, call_parse
 
 from ulmfit.training.files import write_text
 
-from . import classify, lm, tokenize
+from . import classify, growth, lm, tokenize
 from .rounds import machine
 
 RESULTS = Path(__file__).parents[1] / "results" / "bench"
@@ -30,7 +32,7 @@ def table(rows: list[dict]) -> str:
 
 @call_parse(pos=["what"])
 def main(
-    what: str,  # tokenize | lm | classify | predict
+    what: str,  # tokenize | lm | classify | predict | growth
     input: str = "imdb",  # tokenize: a dataset by name, or a file
     documents: int = None,  # tokenize: so many of its documents (25,000; 0: all); classify: 256, predict: 512
     vocab: int = 33_278,  # lm: words
@@ -45,16 +47,21 @@ def main(
     save: bool = False,  # keep the figures in experiments/results/bench/
 ):
     "Measure, beside a peer if there is one."
-    peers = dict(tokenize=["fastai"], lm=["torch", "fastai", "fastai-bf16"], classify=["fastai"], predict=["fastai"])
+    peers = dict(tokenize=["fastai"], lm=["torch", "fastai", "fastai-bf16"], classify=["fastai"], predict=["fastai"],
+                 growth=[])
     usual = dict(tokenize=25_000, classify=256, predict=512)
     if what not in peers: raise CliError(f"no benchmark is called {what!r}; there are: {', '.join(peers)}")
     if peer not in (None, *peers[what]):
-        raise CliError(f"no peer is called {peer!r}; there is: {', '.join(peers[what])}")
+        raise CliError(f"no peer is called {peer!r}; there is: {', '.join(peers[what]) or 'none'}")
     if documents is None: documents = usual.get(what)
     if what == "tokenize": rows = tokenize.compare(input, documents, peer, rounds)
     elif what in ("classify", "predict"): rows = classify.compare(what, documents, peer, rounds)
+    elif what == "growth": rows = growth.compare(len(os.sched_getaffinity(0)))
     else:
         rows = lm.compare(peer, rounds, vocab=vocab, batch=batch, bptt=bptt, steps=steps, device=device,
                           precision=precision)
     print("\n".join(map(dumps, rows)) if json else table(rows))
-    if save: write_text(RESULTS / f"{what}.json", dumps(dict(machine=machine(), contenders=rows), indent=1) + "\n")
+    if not save: return
+    name = f"lm-{vocab}-{precision}" if what == "lm" else what
+    write_text(RESULTS / f"{name}.json", dumps(dict(machine=machine(), contenders=rows), indent=1) + "\n")
+    if what == "growth": growth.draw(rows, RESULTS / "growth.png")
