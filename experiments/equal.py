@@ -5,7 +5,7 @@
     python -m experiments.equal train       WikiText-2, equal settings, three seeds each: validation perplexities
     python -m experiments.equal             all three; figures in experiments/results/equal.json
 
-Words as WikiText has them, the 10,000 most frequent (so that it takes minutes, not hours). Architecture, batch, windows,
+Words as WikiText has them, the 10,000 most frequent (it takes minutes, not hours). Architecture, batch, windows,
 dropouts, AR and TAR, optimizer, schedule and number of steps are the same; the seeds' draws cannot be. Needs WikiText-2
 (ULMFIT_DATA, or data/downloads).
 """
@@ -83,7 +83,8 @@ def same_training(steps: int = 40) -> dict:
     peer = peer_trains(s, train, valid, WORK / "steps.json", "--seed", "0", "--init", WORK / "start.npz")
 
     def stream(ids): return LanguageModelStream(Documents(ids, np.array([0, len(ids)])), s["batch"], Windows(s["bptt"]))
-    task = language_model_task(model, stream(train), stream(valid), Regularization(s["alpha"], s["beta"]), torch.float32)
+    penalties = Regularization(s["alpha"], s["beta"])
+    task = language_model_task(model, stream(train), stream(valid), penalties, torch.float32)
     optimization = Optimization("adamw", s["lr"], s["beta1"], s["beta2"], s["eps"], s["weight_decay"], clip=s["clip"])
     shutil.rmtree(WORK / "steps", ignore_errors=True)
     run = Run(WORK / "steps", "pretrain", [], 0, torch.device("cpu"))

@@ -33,7 +33,8 @@ def started(stage: str, args: list, out: Path) -> subprocess.Popen:
 def left(out: Path) -> tuple[bytes, list[dict]]:
     "What a finished run leaves: its weights, and its metrics but for the seconds."
     rows = csv.DictReader((out / "metrics.csv").read_text().splitlines())
-    return (out / "model/model.safetensors").read_bytes(), [{k: v for k, v in r.items() if k != "seconds"} for r in rows]
+    rows = [{k: v for k, v in r.items() if k != "seconds"} for r in rows]
+    return (out / "model/model.safetensors").read_bytes(), rows
 
 
 def finished(process: subprocess.Popen, out: Path):

@@ -2,8 +2,8 @@
 
     python -m experiments.bench growth --save      a table, and a picture with --save
 
-Each point is a process of its own (its peak of resident memory is that of the point alone), at the paper's sizes in bf16.
-A training step of the language model for vocabulary and batch; a prediction for one document; preparation as
+Each point is a process of its own, so that its peak of resident memory is that of the point alone; the paper's sizes,
+bf16. A training step of the language model for vocabulary and batch; a prediction for one document; preparation as
 `experiments.corpora` has measured it.
 """
 import csv, json, sys, time

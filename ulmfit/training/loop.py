@@ -27,7 +27,7 @@ class Training:
     schedule_over: str = field(default="phase", metadata=dict(choices=("phase", "run")))  # one for each: phase | run
     patience: int = 0  # stop after so many epochs without a better validation (0: never)
     keep_best: bool = True  # end with the weights of the best epoch on validation, not the last
-    on_nonfinite: str = field(default="stop", metadata=dict(choices=("stop", "skip")))  # NaN, inf in a step: stop | skip
+    on_nonfinite: str = field(default="stop", metadata=dict(choices=("stop", "skip")))  # at NaN or inf: stop | skip
     max_skipped: int = 10  # steps that a run may skip
     checkpoint_minutes: float = 10.0  # save for continuation this often, and after every epoch
     keep_checkpoint: bool = False  # leave the checkpoint when the run is finished
@@ -80,7 +80,7 @@ def fit(task: Task, optimization: Optimization, schedule: Schedule, unfreezing: 
         run: Run, rng: Generator) -> dict:
     """Train by the plan, with an evaluation after every epoch, and leave the model with the weights that it ends with.
 
-    Returns that epoch's row of the metrics, tokens or documents per second of training, and how many steps were skipped.
+    Returns that epoch's row of the metrics, tokens or documents per second of training, and the number of skipped steps.
     Ctrl-C and SIGTERM end the process with its state saved.
     """
     with Signals() as signals: return train(task, optimization, schedule, unfreezing, training, run, rng, signals)

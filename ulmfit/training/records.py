@@ -56,8 +56,8 @@ class Run:
         self.result = None if old is None else old.get("result")
         if self.result and extent(settings) != extent(old["settings"]):
             if not self.checkpoints.notes():
-                raise CliError(f"{self.folder} is finished, and --keep-checkpoint was not given: there is nothing to go "
-                               "on from; give another --out")
+                raise CliError(f"{self.folder} is finished and was not run with --keep-checkpoint: there is nothing to "
+                               "go on from; give another --out")
             self.result = None
         versions = dict(python=platform.python_version(), ulmfit=__version__) | {p: version(p) for p in PACKAGES}
         self.record |= dict(device=str(device), machine=platform.processor() or platform.machine(),

@@ -9,7 +9,7 @@ from torch.optim import Optimizer
 def step(loss, optimizer: Optimizer, clip: float, where: str, skip: bool = False) -> float | None:
     """Backward pass, clipping, update; a loss or gradient that is not finite touches no weight.
 
-    It ends the run, CliError, or with `skip` the step alone. Returns the loss without penalties; None if it was skipped.
+    It ends the run, CliError, or with `skip` the step alone. Returns the loss without penalties, None if skipped.
     """
     loss.objective.backward()
     params = [p for g in optimizer.param_groups for p in g["params"] if p.grad is not None]
