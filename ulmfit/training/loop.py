@@ -80,7 +80,7 @@ def fit(task: Task, optimization: Optimization, schedule: Schedule, unfreezing: 
         run: Run, rng: Generator) -> dict:
     """Train by the plan, with an evaluation after every epoch, and leave the model with the weights that it ends with.
 
-    Returns that epoch's row of the metrics, tokens or documents per second of training, and the number of skipped steps.
+    Returns that epoch's row of the metrics, tokens or documents per second of training, and how many steps it skipped.
     Ctrl-C and SIGTERM end the process with its state saved.
     """
     with Signals() as signals: return train(task, optimization, schedule, unfreezing, training, run, rng, signals)
