@@ -329,7 +329,7 @@ STAGES = dict(
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_run_that_is_killed_again_and_again_ends_where_it_ends_undisturbed(made, tmp_path, stage):
     "The short form of `make soak`."
-    more = ["--epochs", "40", "--checkpoint-minutes", "0"]
+    more = ["--epochs", "12", "--checkpoint-minutes", "0"]
     row, = soak({stage: [*STAGES[stage](made), *more]}, tmp_path, kills=2, seed=0)
     assert (row["kills"], row["differences"]) == (2, 0)
 
@@ -364,7 +364,7 @@ def test_no_part_of_the_state_can_be_left_out(made, tmp_path, monkeypatch, part)
     assert not same or metrics(tmp_path / "run") != metrics(tmp_path / "whole")
 
 
-LONG = ["--epochs", "100000", "--checkpoint-minutes", "0"]  # it will not come to an end
+LONG = ["--epochs", "4000", "--checkpoint-minutes", "0"]  # it will not come to an end
 
 
 @pytest.mark.parametrize("stage", STAGES)
