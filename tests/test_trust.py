@@ -112,6 +112,19 @@ def test_a_damaged_note_is_a_damaged_checkpoint(two, damage):
     assert two.newest() == dict(at=12)
 
 
+def test_a_run_that_went_on_from_an_earlier_checkpoint_leaves_the_damaged_one_behind(two):
+    (two.folder / "step-000020.json").write_text("a poem")
+    assert two.newest() == dict(at=12)
+    two.save(13, dict(at=13))
+    assert [note.stem for note in two.notes()] == ["step-000013", "step-000012"] and two.newest() == dict(at=13)
+
+
+def test_steps_are_in_order_however_many_they_are(tmp_path):
+    kept = Checkpoints(tmp_path)
+    for n in (999_998, 999_999, 1_000_000): kept.save(n, dict(at=n))
+    assert kept.newest() == dict(at=1_000_000)
+
+
 def test_a_checkpoint_without_its_note_was_not_finished(two):
     (two.folder / "step-000020.json").unlink()
     assert two.newest() == dict(at=12)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .rounds import Contender, answer, python_of, race, rates
+from .rounds import Contender, answer, beside_last, python_of, race, rates
 
 SIZES = dict(vocab=30_000, emb=400, hidden=1150, layers=3, batch=64, bptt=72, max_length=1440)
 DROPOUTS = dict(output_p=0.4, hidden_p=0.3, input_p=0.4, embed_p=0.05, weight_p=0.5)
@@ -139,10 +139,7 @@ def compare(what: str, documents: int, peer: str | None, rounds: int) -> list[di
             | dict(documents=documents, tokens=c.rounds[0]["tokens"], threads=threads, rounds=rounds)
             | rates(c, "documents") | dict(peak_memory_bytes=max(r["peak_memory_bytes"] for r in c.rounds))
             for c in contenders]
-    for row in rows:
-        row["speed_ratio"] = round(row["documents_per_second"] / rows[-1]["documents_per_second"], 2)
-        row["memory_ratio"] = round(row["peak_memory_bytes"] / rows[-1]["peak_memory_bytes"], 2)
-    return rows
+    return beside_last(rows, "documents")
 
 
 if __name__ == "__main__": contend(sys.argv[1], sys.argv[2], Path(sys.argv[3]))

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .rounds import Contender, answer, python_of, race, rates
+from .rounds import Contender, answer, beside_last, python_of, race, rates
 
 SIZES = dict(emb=400, hidden=1150, layers=3)
 DROPOUTS = dict(output=0.1, hidden=0.15, input=0.25, embedding=0.02, weight=0.2)
@@ -161,10 +161,7 @@ def compare(peer: str | None, rounds: int, **how) -> list[dict]:
     rows = [dict(contender=c.name, dtype=c.rounds[0]["dtype"], **sizes, threads=threads, rounds=rounds)
             | rates(c, "tokens") | dict(peak_memory_bytes=max(r["peak_memory_bytes"] for r in c.rounds))
             for c in contenders]
-    for row in rows:
-        row["speed_ratio"] = round(row["tokens_per_second"] / rows[-1]["tokens_per_second"], 2)
-        row["memory_ratio"] = round(row["peak_memory_bytes"] / rows[-1]["peak_memory_bytes"], 2)
-    return rows
+    return beside_last(rows, "tokens")
 
 
 if __name__ == "__main__": contend(sys.argv[1], json.loads(sys.argv[2]))

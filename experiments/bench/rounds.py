@@ -79,6 +79,14 @@ def rates(c: Contender, unit: str) -> dict:
             "highest": round(max(found), 1)}
 
 
+def beside_last(rows: list[dict], unit: str) -> list[dict]:
+    "The rows with their speed and memory over those of the last contender."
+    for row in rows:
+        for name, of in (("speed_ratio", f"{unit}_per_second"), ("memory_ratio", "peak_memory_bytes")):
+            row[name] = round(row[of] / rows[-1][of], 2)
+    return rows
+
+
 def machine() -> dict:
     "What the figures were measured on."
     lines = Path("/proc/cpuinfo").read_text().splitlines()

@@ -5,7 +5,7 @@ Weights, what builds the network, vocabulary; nothing in it can run code.
     config.json         kind, sizes, dropouts, direction, tokenizer, classes
     vocab.json          the ordered tokens
 """
-import hashlib, json
+import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from ..text.vocab import Vocab
-from ..training.files import write_text, write_whole
+from ..training.files import sha256, write_text, write_whole
 from .classifier import Classifier, HeadSettings, Reading
 from .encoder import Architecture, Dropouts, Encoder
 from .language_model import LanguageModel
@@ -56,10 +56,6 @@ class Bundle:
                       sha256={name: sha256(folder / name) for name in (WEIGHTS, VOCAB)})
         if self.kind == CLASSIFIER: config |= dict(head=asdict(self.head), reading=asdict(self.model.reading))
         write_text(folder / CONFIG, json.dumps(config, indent=1, ensure_ascii=False))
-
-
-def sha256(path: Path) -> str:
-    with open(path, "rb") as f: return hashlib.file_digest(f, "sha256").hexdigest()
 
 
 def model_folder(path: Path) -> Path:

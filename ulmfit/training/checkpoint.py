@@ -7,13 +7,13 @@
 A note is written after its file and removed before it: a file without one was not finished. A flipped byte loads
 without complaint in torch as elsewhere, so the hash is checked; what is damaged is named, and the one before it used.
 """
-import hashlib, json, sys
+import json, sys
 from pathlib import Path
 
 import torch
 from fastcore.script import CliError
 
-from .files import write_text, write_whole
+from .files import sha256, write_text, write_whole
 
 KEPT = 2
 
@@ -29,8 +29,12 @@ class Checkpoints:
         "Keep the state at a step; with the one before it and the best weights that they name, no others stay."
         write(self.folder / f"step-{step:06}.pt", state, best=best)
         notes = self.notes()
-        for note in notes[KEPT:]: remove(note)
-        named = {json.loads(note.read_text()).get("best") for note in notes[:KEPT]}
+        # what is newer than this step was damaged: the run went on from one before it
+        later = notes.index(self.folder / f"step-{step:06}.json")
+        kept = notes[later:later + KEPT]
+        for note in notes:
+            if note not in kept: remove(note)
+        named = {json.loads(note.read_text()).get("best") for note in kept}
         for path in self.folder.glob("best-*.pt"):
             if path.name not in named: remove(path.with_suffix(".json"))
 
@@ -56,7 +60,7 @@ class Checkpoints:
 
     def notes(self) -> list[Path]:
         "Of the states, the newest first."
-        return sorted(self.folder.glob("step-*.json"), reverse=True)
+        return sorted(self.folder.glob("step-*.json"), key=lambda path: (len(path.name), path.name), reverse=True)
 
     def remove(self):
         "All of them, and the folder if nothing else is in it."
@@ -65,8 +69,7 @@ class Checkpoints:
 
 
 def digest(path: Path) -> dict:
-    with open(path, "rb") as f: found = hashlib.file_digest(f, "sha256").hexdigest()
-    return dict(bytes=path.stat().st_size, sha256=found)
+    return dict(bytes=path.stat().st_size, sha256=sha256(path))
 
 
 def write(path: Path, content: dict, **about):

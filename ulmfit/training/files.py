@@ -1,5 +1,5 @@
 """Files that are whole or absent: everything that a run writes goes through `write_whole`."""
-import os
+import hashlib, os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -30,6 +30,10 @@ def write_whole(path: Path, write: Callable[[Path], None]):
 
 
 def write_text(path: Path, text: str): write_whole(path, lambda p: p.write_text(text, encoding="utf-8"))
+
+
+def sha256(path: Path) -> str:
+    with open(path, "rb") as f: return hashlib.file_digest(f, "sha256").hexdigest()
 
 
 def causes(e: BaseException | None):
