@@ -8,7 +8,7 @@ from hypothesis import given, settings, strategies as st
 from ulmfit.training.freezing import Phase, Unfreezing
 from ulmfit.training.loop import Training, spans
 from ulmfit.training.optimizers import Optimization, group_factors
-from ulmfit.training.schedules import Schedule, cosine, one_cycle, slanted_triangular
+from ulmfit.training.schedules import Schedule, cosine, one_cycle, slanted_triangular, trapezoidal
 
 PLANS = ["full", "last", "gradual", "scripts", "chain_thaw"]
 quick = settings(deadline=None, max_examples=100)
@@ -85,7 +85,18 @@ def test_momentum_is_constant_unless_it_is_cycled(schedule):
 def test_cosine(t, factor): assert cosine(t, 100) == pytest.approx(factor, abs=1e-12)
 
 
+@pytest.mark.parametrize("t, factor", [(0, 0.1), (9, 1), (50, 1), (80, 1), (90, 0.5), (99, 0.05)])
+def test_trapezoidal_by_hand(t, factor):
+    assert trapezoidal(t, 100, cut_frac=0.1, decay=0.2) == pytest.approx(factor, abs=1e-12)
+
+
+@given(total=st.integers(1, 500), cut_frac=st.floats(0, 0.5), decay=st.floats(0, 0.5), data=st.data())
+def test_trapezoidal_is_positive_and_never_above_its_level(total, cut_frac, decay, data):
+    assert 0 < trapezoidal(data.draw(st.integers(0, total - 1)), total, cut_frac, decay) <= 1
+
+
 @pytest.mark.parametrize("schedule, factors", [
+    (Schedule("trapezoidal", cut_frac=0.5, decay=0.5), [0.5, 1, 1, 0.5]),
     (Schedule("stlr", cut_frac=0.5, ratio=2), [0.5, 0.75, 1, 0.75]), (Schedule("constant"), [1, 1, 1, 1]),
     (Schedule("cosine"), [1, 0.8535533905932737, 0.5, 0.14644660940672627]),
     (Schedule("one_cycle", pct_start=0.5, div=2, div_final=4), [0.5, 0.75, 1, 0.625])])

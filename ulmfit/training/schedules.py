@@ -42,18 +42,28 @@ def cosine(t: int, total: int) -> float:
 def constant(t: int, total: int) -> float: return 1.0
 
 
-SHAPES = ("stlr", "one_cycle", "cosine", "constant")
+def trapezoidal(t: int, total: int, cut_frac: float = 0.1, decay: float = 0.25) -> float:
+    """Up in a straight line, level, down in a straight line (warm-up, stable, decay; Hägele et al. 2024).
+
+    On the level nothing depends on `total`: a run that is stopped there can be given more steps, or end early.
+    """
+    rise, fall = max(1, math.floor(total * cut_frac)), max(1, math.floor(total * decay))
+    return min(1.0, (t + 1) / rise, (total - t) / fall)
+
+
+SHAPES = ("stlr", "one_cycle", "cosine", "constant", "trapezoidal")
 
 
 @dataclass(frozen=True)
 class Schedule:
     "Which schedule, and its shape."
-    schedule: str = field(default="stlr", metadata=dict(choices=SHAPES))  # stlr | one_cycle | cosine | constant
-    cut_frac: float = 0.1  # stlr: share of the steps on which the rate rises
+    schedule: str = field(default="stlr", metadata=dict(choices=SHAPES))  # stlr | one_cycle | cosine | constant | trapezoidal
+    cut_frac: float = 0.1  # stlr, trapezoidal: share of the steps on which the rate rises
     ratio: float = 32.0  # stlr: highest over lowest rate
     pct_start: float = 0.25  # one_cycle: share of the steps on which the rate rises
     div: float = 25.0  # one_cycle: highest over first rate
     div_final: float = 1e5  # one_cycle: highest over last rate
+    decay: float = 0.25  # trapezoidal: share of the steps on which the rate falls
     beta1_low: float = 0.0  # one_cycle: momentum at the highest rate (0: constant)
 
     def factor(self, t: int, total: int) -> float:
@@ -61,7 +71,8 @@ class Schedule:
         shapes: dict[str, Callable[[], float]] = dict(
             stlr=lambda: slanted_triangular(t, total, self.cut_frac, self.ratio),
             one_cycle=lambda: one_cycle(t, total, self.pct_start, self.div, self.div_final),
-            cosine=lambda: cosine(t, total), constant=lambda: constant(t, total))
+            cosine=lambda: cosine(t, total), constant=lambda: constant(t, total),
+            trapezoidal=lambda: trapezoidal(t, total, self.cut_frac, self.decay))
         return shapes[self.schedule]()
 
     def momentum(self, t: int, total: int, high: float) -> float:
