@@ -7,6 +7,10 @@ DEVICE  ?= auto
 SEED    ?= 0
 PY      := .venv/bin/python
 COMMON   = --preset $(PRESET) --device $(DEVICE) --seed $(SEED)
+NAME    := $(if $(filter pydocs,$(DATASET)),,$(basename $(notdir $(DATASET:/=)))-)
+LM      := runs/$(NAME)finetune_lm
+# where FROM is not given: the run before where there is one, else the model in the box
+found    = $(if $(wildcard $(1)/model),$(1),en-small)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test pretrain finetune-lm classify bench bench-peers equal small corpora soak clean
@@ -37,10 +41,10 @@ pretrain: setup  ## stage 1: language model on CORPUS
 	$(PY) -m ulmfit.pretrain --corpus $(CORPUS) --out $(or $(OUT),runs/pretrain) $(COMMON)
 
 finetune-lm: setup  ## stage 2: the model FROM stage 1 reads DATASET
-	$(PY) -m ulmfit.finetune_lm --dataset $(DATASET) --model $(or $(FROM),runs/pretrain) --out $(or $(OUT),runs/finetune_lm) $(COMMON)
+	$(PY) -m ulmfit.finetune_lm --dataset $(DATASET) --model $(or $(FROM),$(call found,runs/pretrain)) --out $(or $(OUT),$(LM)) $(COMMON)
 
 classify: setup  ## stage 3: classifier for DATASET on the model FROM stage 2
-	$(PY) -m ulmfit.classify --dataset $(DATASET) --model $(or $(FROM),runs/finetune_lm) --out $(or $(OUT),runs/classify) $(COMMON)
+	$(PY) -m ulmfit.classify --dataset $(DATASET) --model $(or $(FROM),$(call found,$(LM))) --out $(or $(OUT),runs/$(NAME)classify) $(COMMON)
 
 bench-peers: .venv-peers/ready  ## fastai in an environment of its own, to compare with
 .venv-peers/ready: constraints-peers.txt

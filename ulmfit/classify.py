@@ -2,6 +2,7 @@
 
     python -m ulmfit.classify --dataset imdb --model runs/imdb-lm --preset paper --out runs/imdb
     python -m ulmfit.classify --dataset reviews.csv --model runs/reviews-lm --out runs/reviews
+    python -m ulmfit.classify --dataset reviews.csv --out runs/reviews                     (from `en-small` as it is)
     python -m ulmfit.classify --dataset imdb --model none --out runs/imdb-scratch          (no transfer)
     python -m ulmfit.classify --dataset imdb --model runs/imdb-lm --from-scratch --out …   (all of it but the weights)
 
@@ -39,11 +40,11 @@ SETTINGS = (ClassifierDropouts, Regularization, Reading, HeadSettings, Batching,
 @flags(*SETTINGS)
 def main(
     dataset: str = "pydocs",  # name of a dataset, path, or prepared corpus
-    model: str = "runs/finetune_lm",  # run or bundle of a language model; none: random weights
+    model: str = "en-small",  # run, bundle or name of a language model; none: random weights
     preset: str = "demo",  # settings: demo, small, paper, scripts, fastai, awd, or a TOML file
     out: Path = Path("runs/classify"),  # folder of the run
     from_scratch: bool = False,  # the model's network and vocabulary, but random weights
-    backwards: bool = False,  # insist on a model that reads from the end; direction is the model's, where there is one
+    backwards: bool = False,  # a model that reads from the end; direction is the model's, where there is one
     seed: int = 0,  # of the head, order and dropout, and of the documents held out and labelled
     split_seed: int = None,  # of the documents held out, where it is to differ from --seed
     device: str = "auto",  # cpu, cuda, cuda:1 …
@@ -64,7 +65,7 @@ def main(
     split_seed = seed if split_seed is None else split_seed
 
     # data: what is held out first, then the labelled sample
-    old = None if model == "none" else bundle.load(model, bundle.LANGUAGE_MODEL, backwards=backwards or None)
+    old, origin = bundle.starting(model, backwards)
     tokenizer = Tokenizer.from_dict(old.tokenizer) if old else Tokenizer.named(text)
     data = prepared(dataset, "classification", tokenizer, text_column, label_column, encoding, of_model=bool(old))
     tokenizer = data.tokenizer
@@ -87,10 +88,12 @@ def main(
     classifier = classifier.to(where)
     run = Run(out, "classify", blocks, seed, where, corpus=dataset, notes=data.manifest["notes"], data=data.fingerprint,
               split_seed=split_seed, vocab=vocab.fingerprint, backwards=backwards,
-              model=bundle.fingerprint(model) if old else None, from_scratch=from_scratch, dtype=str(dtype))
+              model=origin, from_scratch=from_scratch, dtype=str(dtype))
     if run.result: return print(f"{out} is finished: test error {run.result['test_error']:.2f}%")
+    counts = splits["train"].counts(len(vocab))
     print(f"{data.name}: {len(labelled):,} labelled documents, {len(data.classes)} classes, "
-          f"{len(valid.docs):,} for validation, {len(test.docs):,} for testing, {where}, {dtype}")
+          f"{len(valid.docs):,} for validation, {len(test.docs):,} for testing, "
+          f"{100 * counts[vocab.unk] / counts.sum():.1f}% of the words unknown, {where}, {dtype}")
 
     # training
     rng = torch.Generator(where).manual_seed(seed)

@@ -1,7 +1,7 @@
 """The bundle: a model as it goes from stage to stage.
 
 Weights, what builds the network, vocabulary; nothing in it can run code.
-    model.safetensors   weights under their names in the network
+    model.safetensors   weights under their names in the network (int8 rows and scales in a compact one)
     config.json         kind, sizes, dropouts, direction, tokenizer, classes
     vocab.json          the ordered tokens
 """
@@ -17,10 +17,12 @@ from safetensors.torch import load_file, save_file
 from ..text.vocab import Vocab
 from ..training.files import sha256, write_text, write_whole
 from .classifier import Classifier, HeadSettings, Reading
+from .compact import compact, expand
 from .encoder import Architecture, Dropouts, Encoder
 from .language_model import LanguageModel
 
-FORMAT, OLDEST = 2, 1  # written; the oldest that is read (1 has no hashes)
+FORMAT, OLDEST = 3, 1  # written; the oldest that is read (1 has no hashes, 2 is never compact)
+MODELS = Path(__file__).parents[2] / "data" / "models"  # those that travel with the code, a folder for each direction
 CONFIG, VOCAB, WEIGHTS = "config.json", "vocab.json", "model.safetensors"
 LANGUAGE_MODEL, CLASSIFIER = "language_model", "classifier"
 
@@ -44,11 +46,11 @@ class Bundle:
         self.model.to(device)
         return self
 
-    def save(self, folder: Path):
-        "Write the three files, config.json last: it has the hashes of the others."
+    def save(self, folder: Path, small: bool = False):
+        "Write the three files, config.json last: it has the hashes of the others. With `small`, in 8 bits a weight."
         folder, encoder = Path(folder), self.model.encoder
         weights = {k: v.contiguous() for k, v in self.model.state_dict().items()}
-        write_whole(folder / WEIGHTS, lambda path: save_file(weights, path))
+        write_whole(folder / WEIGHTS, lambda path: save_file(compact(weights) if small else weights, path))
         write_whole(folder / VOCAB, self.vocab.save)
         config = dict(format=FORMAT, kind=self.kind, architecture=asdict(encoder.architecture),
                       dropouts=asdict(encoder.dropouts), backwards=self.backwards, tokenizer=self.tokenizer,
@@ -58,10 +60,18 @@ class Bundle:
         write_text(folder / CONFIG, json.dumps(config, indent=1, ensure_ascii=False))
 
 
+def located(model: str | Path, backwards: bool = False) -> Path:
+    "Where a model is: one that travels with the code by its name and direction, else the path itself."
+    boxed = MODELS / model / ("backwards" if backwards else "forwards")
+    return boxed if not Path(model).exists() and boxed.is_dir() else Path(model)
+
+
 def model_folder(path: Path) -> Path:
-    "The bundle's folder, given it or its run's."
-    path = Path(path)
-    if not path.exists(): raise CliError(f"{path}: no such run or model")
+    "The bundle's folder, given it, its run's, or the name of a model that travels with the code."
+    path = located(path)
+    if not path.exists():
+        there = ", ".join(sorted(p.name for p in MODELS.glob("*") if p.is_dir())) or "none"
+        raise CliError(f"{path}: no such run or model (models by name: {there})")
     folder = path / "model" if (path / "model").is_dir() else path
     for name in (CONFIG, VOCAB, WEIGHTS):
         if not (folder / name).is_file(): raise CliError(f"{path} is not a model: {folder / name} is missing")
@@ -82,7 +92,7 @@ def load(path: Path, kind: str | None = None, backwards: bool | None = None) -> 
             raise CliError(f"{folder} has format {config['format']}, this version reads {OLDEST} to {FORMAT}")
         for name, expected in config.get("sha256", {}).items():
             if sha256(folder / name) != expected: raise CliError(f"{folder / name} is damaged (its sha256 has changed)")
-        vocab, weights = Vocab.load(folder / VOCAB), load_file(folder / WEIGHTS)
+        vocab, weights = Vocab.load(folder / VOCAB), expand(load_file(folder / WEIGHTS))
         if vocab.fingerprint != config["vocab_fingerprint"]:
             raise CliError(f"{folder}: vocab.json is not the vocabulary that the model was trained with")
         encoder = Encoder(len(vocab), Architecture(**config["architecture"]), Dropouts(**config["dropouts"]))
@@ -101,6 +111,17 @@ def load(path: Path, kind: str | None = None, backwards: bool | None = None) -> 
         needed = "backwards" if backwards else "forwards"
         raise CliError(f"{path} reads {bundle.direction}; this needs a model that reads {needed}")
     return bundle
+
+
+def starting(model: str, backwards: bool) -> tuple[Bundle | None, str | None]:
+    "The language model that a stage starts from (which is said) and its fingerprint; None and None for `none`."
+    if model == "none":
+        print("starting from random weights")
+        return None, None
+    path = located(model, backwards)
+    found = load(path, LANGUAGE_MODEL, backwards or None)
+    print(f"starting from {model} ({found.direction}, {len(found.vocab):,} tokens)")
+    return found, fingerprint(path)
 
 
 def device_and_dtype(device: str, precision: str) -> tuple[torch.device, torch.dtype]:

@@ -1,0 +1,23 @@
+"""A model to give away: a bundle of its own, in a quarter of the size.
+
+    python -m ulmfit.export runs/reviews --out reviews-model
+
+Matrices are kept in 8 bits with a scale for each row; every command takes the folder as it takes a run.
+"""
+from pathlib import Path
+
+from fastcore.script import call_parse
+
+from .model import bundle
+from .model.bundle import WEIGHTS
+
+
+@call_parse
+def main(
+    run: Path,  # run or bundle
+    out: Path = Path("runs/export"),  # folder to write
+):
+    "Write a compact bundle."
+    bundle.load(run).save(out, small=True)
+    before, after = ((bundle.model_folder(p) / WEIGHTS).stat().st_size for p in (run, out))
+    print(f"{out}: {after / 1e6:.1f} MB ({before / 1e6:.1f} before)")
