@@ -85,8 +85,8 @@ def test_a_stage_starts_from_en_small_unless_told_otherwise(box, made, tmp_path,
 
 
 def test_the_target_alone(made, tmp_path):
-    out = ok("finetune_lm", "--dataset", made.data, "--model", "none", "--emb", 8, "--hidden", 12, "--layers", 2, *FINETUNE,
-             "--backwards", "--max-steps", 1, "--out", tmp_path / "run")
+    out = ok("finetune_lm", "--dataset", made.data, "--model", "none", "--backwards", "--emb", 8, "--hidden", 12,
+             "--layers", 2, *FINETUNE, "--max-steps", 1, "--out", tmp_path / "run")
     assert "starting from random weights" in out and "known" not in out
     assert record(tmp_path / "run")["model"] is None and bundle.load(tmp_path / "run").backwards
 

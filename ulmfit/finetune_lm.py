@@ -1,7 +1,7 @@
 """Stage 2, target-task language-model fine-tuning (section 3.2): the pretrained model reads the target's text.
 
     python -m ulmfit.finetune_lm --dataset imdb --model runs/wt103 --preset paper --out runs/imdb-lm
-    python -m ulmfit.finetune_lm --dataset reviews.csv --out runs/reviews-lm        (from `en-small`, which is in the box)
+    python -m ulmfit.finetune_lm --dataset reviews.csv --out runs/reviews-lm      (from `en-small`, which is in the box)
 
 The vocabulary becomes the target's: a token that the pretrained model knew keeps its row, a new one gets the mean row.
 Labels are not used. Texts for testing are not read, unless `--lm-splits` names them; run.json then says so.
