@@ -57,7 +57,7 @@ SHAPES = ("stlr", "one_cycle", "cosine", "constant", "trapezoidal")
 @dataclass(frozen=True)
 class Schedule:
     "Which schedule, and its shape."
-    schedule: str = field(default="stlr", metadata=dict(choices=SHAPES))  # stlr, one_cycle, cosine, constant, trapezoidal
+    schedule: str = field(default="stlr", metadata=dict(choices=SHAPES))  # its name
     cut_frac: float = 0.1  # stlr, trapezoidal: share of the steps on which the rate rises
     ratio: float = 32.0  # stlr: highest over lowest rate
     pct_start: float = 0.25  # one_cycle: share of the steps on which the rate rises
