@@ -391,3 +391,23 @@ def test_a_corpus_is_prepared_by_a_process(made, tmp_path):
     assert process("prepare", made.data, "--tokenizer", "words", "--out", tmp_path / "c").returncode == 0
     here = preparing.prepared(str(made.data), None, Tokenizer("words"))
     assert Corpus(tmp_path / "c").fingerprint == here.fingerprint
+
+
+def test_the_language_model_does_not_read_what_the_classifier_is_tested_on(made, tmp_path, monkeypatch):
+    "Held out of one table by both stages alike; with --labelled it reads the classifier's texts and no others."
+    one, seen = table(tmp_path / "one.csv", [(f"word{i} film", "ab"[i % 2]) for i in range(40)]), {}
+    for stage, cls in ("finetune_lm", "LanguageModelStream"), ("classify", "DocumentBatches"):
+        module = __import__(f"ulmfit.corpus.{'stream' if stage == 'finetune_lm' else 'buckets'}", fromlist=[cls])
+        own = getattr(module, cls)
+
+        def spied(docs, *args, own=own, stage=stage, **how):
+            seen.setdefault(stage, []).append({tuple(docs[i][1:-1]) for i in range(len(docs))})
+            return own(docs, *args, **how)
+        monkeypatch.setattr(module, cls, spied)
+    lm = tmp_path / "lm"
+    ok("finetune_lm", "--dataset", one, "--model", made.lm, *FINETUNE, "--labelled", 12, "--max-steps", 1, "--out", lm)
+    ok("classify", "--dataset", one, "--model", lm, *CLASSIFY, "--labelled", 12, "--max-steps", 1, "--out",
+       tmp_path / "c")
+    (text, valid), (labelled, valid_too, test) = seen["finetune_lm"], seen["classify"]
+    assert (text, valid) == (labelled, valid_too) and len(labelled) == 12 and len(test) == 8
+    assert not test & (text | valid)

@@ -15,7 +15,7 @@ from fastcore.script import call_parse
 
 from .corpus.buckets import Batching, DocumentBatches
 from .corpus.prepare import prepared
-from .corpus.store import sample_labelled, with_held_out
+from .corpus.store import LabelledHeldOut
 from .model import bundle
 from .model.bundle import Bundle, device_and_dtype
 from .model.classifier import Classifier, HeadSettings, Reading, class_probabilities, percent_wrong
@@ -32,8 +32,8 @@ from .training.schedules import Schedule
 from .training.settings import choose, flags, preset as read_preset
 
 # the last three serve `--model none`; else they are the model's
-SETTINGS = (ClassifierDropouts, Regularization, Reading, HeadSettings, Batching, Optimization, Schedule, Unfreezing,
-            Training, Architecture, VocabSettings, TextSettings)
+SETTINGS = (ClassifierDropouts, Regularization, Reading, HeadSettings, LabelledHeldOut, Batching, Optimization, Schedule,
+            Unfreezing, Training, Architecture, VocabSettings, TextSettings)
 
 
 @call_parse
@@ -59,7 +59,7 @@ def main(
     values = read_preset(preset, "classify")
     other = values.pop("from_scratch", {})  # what a preset wants otherwise where nothing is transferred
     blocks = choose(SETTINGS, values | (other if from_scratch or model == "none" else {}), given)
-    (dropouts, regularization, reading, head, batching, optimization, schedule, unfreezing, training,
+    (dropouts, regularization, reading, head, held_out, batching, optimization, schedule, unfreezing, training,
      architecture, vocab_settings, text) = blocks
     where, dtype = device_and_dtype(device, precision)
     split_seed = seed if split_seed is None else split_seed
@@ -70,10 +70,8 @@ def main(
     data = prepared(dataset, "classification", tokenizer, text_column, label_column, encoding, of_model=bool(old))
     tokenizer = data.tokenizer
     vocab = old.vocab if old else data.vocab(["train"], vocab_settings.max_vocab, vocab_settings.min_freq)
-    splits = with_held_out(data.words(vocab), "test", batching.test_fraction, split_seed)
-    splits = with_held_out(splits, "valid", batching.valid_fraction, split_seed)
+    splits = held_out.apart(data.words(vocab), split_seed, seed)
     labelled = splits["train"]
-    if batching.labelled: labelled = labelled.select(sample_labelled(labelled, batching.labelled, seed))
     backwards = old.backwards if old else backwards
     how = dict(pad=vocab.pad, backwards=backwards, longest=reading.max_length)
     train = DocumentBatches(labelled, batch=batching.batch, tokens=batching.train_tokens, shuffle=True, seed=seed,
@@ -90,7 +88,7 @@ def main(
               split_seed=split_seed, vocab=vocab.fingerprint, backwards=backwards,
               model=origin, from_scratch=from_scratch, dtype=str(dtype))
     if run.result: return print(f"{out} is finished: test error {run.result['test_error']:.2f}%")
-    counts = splits["train"].counts(len(vocab))
+    counts = labelled.counts(len(vocab))
     print(f"{data.name}: {len(labelled):,} labelled documents, {len(data.classes)} classes, "
           f"{len(valid.docs):,} for validation, {len(test.docs):,} for testing, "
           f"{100 * counts[vocab.unk] / counts.sum():.1f}% of the words unknown, {where}, {dtype}")

@@ -4,7 +4,8 @@
     python -m ulmfit.finetune_lm --dataset reviews.csv --out runs/reviews-lm      (from `en-small`, which is in the box)
 
 The vocabulary becomes the target's: a token that the pretrained model knew keeps its row, a new one gets the mean row.
-Labels are not used. Texts for testing are not read, unless `--lm-splits` names them; run.json then says so.
+Labels are not used. Texts for testing are not read, also where they are held out of the training texts, unless
+`--lm-splits` names them; run.json then says so. With `--labelled` only the texts that stage 3 learns from are read.
 """
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import torch
 from fastcore.script import CliError, call_parse
 
 from .corpus.prepare import prepared
-from .corpus.store import with_held_out
+from .corpus.store import LabelledHeldOut
 from .corpus.stream import LanguageModelStream, Streaming, Windows
 from .model import bundle
 from .model.bundle import Bundle, device_and_dtype
@@ -29,8 +30,8 @@ from .training.schedules import Schedule
 from .training.settings import choose, flags, preset as read_preset
 
 # the last two serve `--model none`; else they are the model's
-SETTINGS = (Dropouts, Regularization, VocabSettings, Windows, Streaming, Optimization, Schedule, Unfreezing, Training,
-            Architecture, TextSettings)
+SETTINGS = (Dropouts, Regularization, VocabSettings, LabelledHeldOut, Windows, Streaming, Optimization, Schedule,
+            Unfreezing, Training, Architecture, TextSettings)
 
 
 @call_parse
@@ -42,7 +43,8 @@ def main(
     out: Path = Path("runs/finetune_lm"),  # folder of the run
     lm_splits: str = "train",  # whose texts are read: train, train+unsup, train+unsup+test (transductive) …
     backwards: bool = False,  # a model that reads from the end; direction is the model's, where there is one
-    seed: int = 0,  # of order, windows and dropout, and of the documents held out
+    seed: int = 0,  # of order, windows and dropout, and of the documents held out and labelled
+    split_seed: int = None,  # of the documents held out, where it is to differ from --seed
     device: str = "auto",  # cpu, cuda, cuda:1 …
     precision: str = "auto",  # auto | fp32 | bf16
     kernel: str = "fused",  # of LSTM and loss: fused | reference
@@ -53,9 +55,10 @@ def main(
 ):
     "Stage 2: fine-tune a language model on the target's text."
     blocks = choose(SETTINGS, read_preset(preset, "finetune_lm"), given)
-    (dropouts, regularization, vocab_settings, windows, streaming, optimization, schedule, unfreezing, training,
-     architecture, text_settings) = blocks
+    (dropouts, regularization, vocab_settings, held_out, windows, streaming, optimization, schedule,
+     unfreezing, training, architecture, text_settings) = blocks
     where, dtype = device_and_dtype(device, precision)
+    split_seed = seed if split_seed is None else split_seed
 
     # data: the splits that are read, less the documents held out
     old, origin = bundle.starting(model, backwards)
@@ -67,7 +70,7 @@ def main(
         raise CliError(f"{data.name} has no split {', '.join(missing)}; it has: {', '.join(data.splits)}")
     vocab = (old.vocab if old and data.tokenizer.kind == SUBWORDS  # every text has the same subwords
              else data.vocab(names, vocab_settings.max_vocab, vocab_settings.min_freq))
-    splits = with_held_out(data.words(vocab), "valid", streaming.valid_fraction, seed)
+    splits = held_out.apart(data.words(vocab), split_seed, seed)
     text = splits["train"] if "train" in names else splits[names[0]]
     for name in names[1:]: text = text.followed_by(splits[name])
     if old: print(coverage(vocab, old.vocab, text.counts(len(vocab))))
@@ -81,7 +84,7 @@ def main(
     if old: lm.load_state_dict(with_vocabulary(old.model.state_dict(), sources(vocab, old.vocab)))
     lm = lm.to(where)
     run = Run(out, "finetune_lm", blocks, seed, where, corpus=dataset, notes=data.manifest["notes"],
-              data=data.fingerprint, lm_splits=lm_splits, vocab=vocab.fingerprint, backwards=backwards, model=origin,
+              data=data.fingerprint, split_seed=split_seed, lm_splits=lm_splits, vocab=vocab.fingerprint, backwards=backwards, model=origin,
               dtype=str(dtype))
     if run.result: return print(f"{out} is finished: validation perplexity {run.result['valid_perplexity']:.2f}")
     print(f"{data.name}: {stream.tokens:,} tokens, vocabulary {len(vocab):,}, {where}, {dtype}")

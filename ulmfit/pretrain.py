@@ -13,7 +13,7 @@ import torch
 from fastcore.script import call_parse
 
 from .corpus.prepare import prepared
-from .corpus.store import with_held_out
+from .corpus.store import HeldOut
 from .corpus.stream import LanguageModelStream, Streaming, Windows
 from .model.bundle import Bundle, device_and_dtype
 from .model.encoder import Architecture, Dropouts, Encoder
@@ -28,7 +28,7 @@ from .training.records import Run
 from .training.schedules import Schedule
 from .training.settings import choose, flags, preset as read_preset
 
-SETTINGS = (Architecture, Dropouts, Regularization, TextSettings, VocabSettings, Windows, Streaming,
+SETTINGS = (Architecture, Dropouts, Regularization, TextSettings, VocabSettings, HeldOut, Windows, Streaming,
             Optimization, Schedule, Unfreezing, Training)
 
 
@@ -48,14 +48,14 @@ def main(
 ):
     "Stage 1: pretrain a language model on general text."
     blocks = choose(SETTINGS, read_preset(preset, "pretrain"), given)
-    (architecture, dropouts, regularization, text, vocab_settings, windows, streaming,
+    (architecture, dropouts, regularization, text, vocab_settings, held_out, windows, streaming,
      optimization, schedule, unfreezing, training) = blocks
     where, dtype = device_and_dtype(device, precision)
 
     # data
     data = prepared(corpus, "lm", Tokenizer.named(text), encoding=encoding)
     vocab = data.vocab(["train"], vocab_settings.max_vocab, vocab_settings.min_freq)
-    splits = with_held_out(data.words(vocab), "valid", streaming.valid_fraction, seed)
+    splits = held_out.apart(data.words(vocab), seed)
     stream = LanguageModelStream(splits["train"], streaming.batch, windows, streaming.shuffle, backwards, seed)
     valid = LanguageModelStream(splits["valid"], streaming.batch, Windows(windows.bptt), backwards=backwards)
 

@@ -17,9 +17,6 @@ class Batching:
     batch: int = 64  # documents
     train_tokens: int = 100_000  # padded tokens learnt from in a batch, at most (but two documents): bounds the memory
     eval_tokens: int = 40_000  # padded tokens in a batch of evaluation, at most (but one document)
-    valid_fraction: float = 0.1  # of the training documents, held out where there is no validation split
-    test_fraction: float = 0.2  # likewise for testing
-    labelled: int = 0  # train on so many documents only, of each class in its proportion (0: all)
 
 
 @dataclass

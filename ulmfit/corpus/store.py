@@ -11,6 +11,7 @@ frequency, or the one of the model that it starts from) and sees the ids through
 """
 import hashlib, json, sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -135,6 +136,30 @@ def sample_labelled(docs: Documents, n: int, seed: int) -> np.ndarray:
         share[i] = min(sizes[i], max(1, share[i] + left))
     drawn = [rng.permutation(np.flatnonzero(docs.targets == c))[:k] for c, k in zip(present, share)]
     return np.sort(np.concatenate(drawn))
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    "What is set apart of the training documents, by seed, where a corpus does not do so itself."
+    valid_fraction: float = 0.1  # for validation
+
+    def apart(self, splits: dict[str, Documents], seed: int) -> dict[str, Documents]:
+        return with_held_out(splits, "valid", self.valid_fraction, seed)
+
+
+@dataclass(frozen=True)
+class LabelledHeldOut(HeldOut):
+    "Likewise of labelled documents; the two later stages agree on them where these settings and seeds agree."
+    test_fraction: float = 0.2  # for testing, before those for validation
+    labelled: int = 0  # of the others learn from so many only, of each class in its proportion (0: all)
+
+    def apart(self, splits: dict[str, Documents], seed: int, draw: int) -> dict[str, Documents]:
+        "What is held out goes by `seed`, which of the others are labelled by `draw`; text without labels has no test."
+        if splits["train"].labels is not None: splits = with_held_out(splits, "test", self.test_fraction, seed)
+        elif self.labelled: raise CliError("--labelled: the training texts have no labels")
+        splits = super().apart(splits, seed)
+        if not self.labelled: return splits
+        return splits | dict(train=splits["train"].select(sample_labelled(splits["train"], self.labelled, draw)))
 
 
 def read_manifest(folder: Path) -> dict:

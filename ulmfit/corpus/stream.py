@@ -39,7 +39,6 @@ class Streaming:
     "How a corpus becomes batches for a language model."
     batch: int = 64  # columns
     shuffle: bool = True  # documents in a new order each epoch
-    valid_fraction: float = 0.1  # of the documents, held out where the corpus has no validation split
     scale_rate: bool = False  # a window's rate in proportion to its length (awd-lstm-lm)
 
 
