@@ -13,7 +13,7 @@ LM      := runs/$(NAME)finetune_lm
 found    = $(if $(wildcard $(1)/model),$(1),en-small)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test pretrain finetune-lm classify bench bench-peers equal small corpora soak clean
+.PHONY: help setup demo test pretrain finetune-lm classify bench bench-peers equal corpora soak clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -64,9 +64,6 @@ corpora: setup  ## what preparing each dataset costs (a quarter of an hour; need
 
 equal: setup bench-peers  ## our language model against fastai's: same logits, same training (half an hour)
 	$(PY) -m experiments.equal
-
-small: setup  ## WikiText-2, TREC-6 and IMDb at the preset `small` (some hours; needs the data)
-	$(PY) -m experiments.small
 
 soak: setup  ## stages killed again and again must end where they end undisturbed (ten minutes)
 	$(PY) -m experiments.soak

@@ -22,7 +22,7 @@ from ulmfit.text.tokenizer import Tokenizer
 from ulmfit.training.files import write_text
 from ulmfit.training.records import csv_text
 
-from .baselines import bag_of_words_error, features_error
+from .baselines import bag_of_words, features
 
 
 def test_error(run: Path) -> float: return json.loads((run / "run.json").read_text())["result"]["test_error"]
@@ -62,10 +62,10 @@ def main(
                      labelled=labels, keep_best=False)  # the last epoch: validation labels choose nothing
             errors[name].append(test_error(run))
         rows = sample_labelled(all_words["train"], labels, seed)
-        errors["LM features + logistic regression"].append(
-            features_error(lm, known_words["train"].select(rows), known_words["test"]))
-        errors["bag of words + logistic regression"].append(
-            bag_of_words_error(all_words["train"].select(rows), all_words["test"]))
+        errors["LM features + logistic regression"].extend(
+            features(lm, known_words["train"].select(rows), [known_words["test"]]))
+        errors["bag of words + logistic regression"].extend(
+            bag_of_words(all_words["train"].select(rows), [all_words["test"]]))
 
     heading(f"test error, {labels} labelled texts, {len(all_words['test']):,} texts for testing")
     rows = [dict(method=name, test_error=f"{mean(e):.2f}", stdev=f"{stdev(e) if len(e) > 1 else 0:.2f}", seeds=len(e))

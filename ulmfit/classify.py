@@ -18,22 +18,23 @@ from .corpus.prepare import prepared
 from .corpus.store import LabelledHeldOut
 from .model import bundle
 from .model.bundle import Bundle, device_and_dtype
-from .model.classifier import Classifier, HeadSettings, Reading, class_probabilities, percent_wrong
+from .model.classifier import Classifier, HeadSettings, Reading, class_probabilities, percent_wrong, predictions
 from .model.encoder import Architecture, ClassifierDropouts, Encoder
 from .model.language_model import Regularization
 from .model.tasks import classifier_task
 from .text.tokenizer import TextSettings, Tokenizer
 from .text.vocab import VocabSettings
+from .training.files import write_text
 from .training.freezing import Unfreezing
 from .training.loop import Training, fit
 from .training.optimizers import Optimization
-from .training.records import Run, peak_memory
+from .training.records import PREDICTIONS, Run, csv_text, peak_memory
 from .training.schedules import Schedule
 from .training.settings import choose, flags, preset as read_preset
 
 # the last three serve `--model none`; else they are the model's
-SETTINGS = (ClassifierDropouts, Regularization, Reading, HeadSettings, LabelledHeldOut, Batching, Optimization, Schedule,
-            Unfreezing, Training, Architecture, VocabSettings, TextSettings)
+SETTINGS = (ClassifierDropouts, Regularization, Reading, HeadSettings, LabelledHeldOut, Batching, Optimization,
+            Schedule, Unfreezing, Training, Architecture, VocabSettings, TextSettings)
 
 
 @call_parse
@@ -102,6 +103,7 @@ def main(
     probabilities = class_probabilities(classifier, test.batches(), len(test.docs), dtype)
     test_error = percent_wrong(probabilities, test.docs.targets)
     Bundle(classifier, vocab, tokenizer.to_dict(), backwards, data.classes, head).save(run.model)
+    write_text(run.folder / PREDICTIONS, csv_text(predictions(probabilities, test.docs.targets, data.classes)))
     result = dict(valid_error=figures["valid_error"], valid_loss=figures["valid_loss"], test_error=test_error,
                   labelled=len(labelled), valid_documents=len(valid.docs), test_documents=len(test.docs),
                   documents_per_second=figures["documents_per_second"], peak_memory_bytes=peak_memory(where))

@@ -18,10 +18,12 @@ from .corpus.store import Corpus, Documents, with_held_out
 from .corpus.stream import LanguageModelStream, Windows
 from .model import bundle
 from .model.bundle import CLASSIFIER, LANGUAGE_MODEL, Bundle, device_and_dtype
-from .model.classifier import log_loss, percent_wrong
+from .model.classifier import log_loss, percent_wrong, predictions as predicted
 from .model.inference import probabilities
 from .model.language_model import mean_loss
 from .text.tokenizer import Tokenizer
+from .training.files import write_text
+from .training.records import csv_text
 
 
 def read_split(data: Corpus, of: Bundle, split: str, record: dict) -> Documents:
@@ -68,6 +70,7 @@ def main(
     corpus: str = None,  # language model: name, path or prepared corpus (default: the run's)
     dataset: str = None,  # classifier: likewise
     split: str = "test",  # train | valid | test | unsup
+    predictions: Path = None,  # classifier: CSV to write, true and predicted class of each document
     batch: int = 64,  # columns of the language model's stream
     text_column: str = "text",  # of one's own table; several: title+body
     label_column: str = "label",  # of one's own table
@@ -91,4 +94,5 @@ def main(
     else:
         p = probabilities(bundles, docs, dtype)
         figures = classifier_figures(p, docs[0].targets, bundles[0].classes)
+        if predictions: write_text(predictions, csv_text(predicted(p, docs[0].targets, bundles[0].classes)))
     print(json.dumps(dict(runs=[str(p) for p in paths], data=name, split=split) | figures))

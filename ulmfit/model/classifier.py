@@ -157,6 +157,12 @@ def class_probabilities(model: Classifier, batches: Iterable, documents: int,
     return np.zeros((0, 0)) if out is None else out
 
 
+def predictions(probabilities: np.ndarray, targets: Sequence[int], classes: Sequence[str]) -> list[dict]:
+    "A row for each document: its class, and the likeliest by `probabilities` (documents, classes)."
+    return [dict(document=i, label=classes[y], predicted=classes[k])
+            for i, (y, k) in enumerate(zip(targets, probabilities.argmax(axis=1)))]
+
+
 def percent_wrong(probabilities: np.ndarray, targets: Sequence[int]) -> float:
     "Error rate in percent."
     return 100 * float((probabilities.argmax(axis=1) != np.asarray(targets)).mean())

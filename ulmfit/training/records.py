@@ -13,6 +13,7 @@ from .files import write_text
 
 HARMLESS = ("on_nonfinite", "max_skipped", "checkpoint_minutes", "keep_checkpoint")
 PACKAGES = ("torch", "numpy", "fastcore", "safetensors")
+PREDICTIONS = "predictions.csv"  # of a classifier's run, for the documents of its test split
 
 
 def commit() -> str | None:

@@ -1,0 +1,212 @@
+"""The paper's tables and figures, by one command.
+
+    python -m experiments.run table7 --scale small --seeds 3            (make tables SCALE=small TABLE=7)
+    python -m experiments.run --scale small --dry-run                   everything: what is to be done, and the hours
+    python -m experiments.run table4 table6 --print-commands            one line for each job, for a cluster's scheduler
+
+Jobs run one after another, each a command as anyone would type it, in a folder of its own under `runs/tables/`. A job that
+is finished is not run again, one that was interrupted goes on, one that fails is reported and the others run. To use
+several GPUs or machines, start this command there too, on the same folder: a job is locked while it runs. Figures of
+finished jobs are in `experiments/results/tables/<scale>.csv`, whatever was run where: `make report` reads nothing else.
+"""
+import csv, json, multiprocessing, os, runpy, shlex, sys, time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Annotated
+
+from fastcore.script import CliError, call_parse
+from filelock import FileLock, Timeout
+
+from ulmfit.training.files import write_text
+from ulmfit.training.records import PREDICTIONS, csv_text
+
+from .plan import Cell, Job, Scale, names
+
+RESULTS = Path(__file__).parent / "results" / "tables"
+COLUMNS = ["table", "row", "dataset", "labelled", "seed", "valid_error", "test_error", "valid_documents",
+           "test_documents", "valid_perplexity", "epochs", "seconds", "documents_per_second", "peak_memory_mib", "only_wrong",
+           "only_first_wrong", "run", "data", "commit", "notes", "command"]
+CURVES = ["run", "epoch", "train_loss", "valid_loss", "valid_error"]
+PRINTED = ("evaluate", "baseline")  # their figures are what they print
+FORK = multiprocessing.get_context("fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn")
+PATIENCE = 5  # seconds before looking again at what runs elsewhere
+
+
+def record(job: Job, root: Path) -> dict | None:
+    "What a finished job left, None of any other."
+    path = root / job.name / "run.json"
+    if not path.is_file(): return None
+    found = json.loads(path.read_text())
+    return found if found.get("result") else None
+
+
+def run_module(arguments: list[str], log: Path, printed: Path):
+    "`python -m …` in a process that has all imports behind it; what it says goes to `log`, or `printed` if it is a result."
+    for stream, path in (sys.stdout, printed), (sys.stderr, log):
+        stream.flush()
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), stream.fileno())
+    sys.argv = arguments[1:]
+    sys.modules.pop(arguments[1], None)  # it begins anew, as a command does
+    runpy.run_module(arguments[1], run_name="__main__", alter_sys=True)
+
+
+def execute(job: Job, root: Path) -> str:
+    "Run a job unless another runner does: done | failed | elsewhere."
+    folder = root / job.name
+    folder.mkdir(parents=True, exist_ok=True)
+    log, printed, began = folder.with_suffix(".log"), folder / "printed.json", time.monotonic()
+    try:
+        with FileLock(folder.with_suffix(".lock"), blocking=False):
+            if record(job, root): return "done"
+            printed.unlink(missing_ok=True)
+            process = FORK.Process(target=run_module,
+                                   args=(job.command(root), log, printed if job.stage in PRINTED else log))
+            process.start()
+            process.join()
+            if process.exitcode: return "failed"
+            if job.stage in PRINTED:
+                result = json.loads(printed.read_text().splitlines()[-1])
+                write_text(folder / "run.json", json.dumps(dict(seconds=time.monotonic() - began, result=result)))
+            return "done"
+    except Timeout: return "elsewhere"
+
+
+def last_line(job: Job, root: Path) -> str:
+    "What a failed job said last."
+    lines = (root / job.name).with_suffix(".log").read_text(errors="replace").split("\n")
+    return next((line for line in reversed(lines) if line.strip()), "it said nothing")
+
+
+def wrong(job: Job, root: Path) -> list[bool] | None:
+    "Which documents of the test split a job's model has wrong."
+    path = root / job.name / PREDICTIONS
+    if not path.is_file(): return None
+    return [r["label"] != r["predicted"] for r in csv.DictReader(path.read_text().splitlines())]
+
+
+def figures(cell: Cell, first: Job, root: Path) -> dict | None:
+    """A row of the results; None while its job is not finished.
+
+    `only_wrong` counts the test documents that this model has wrong and that of the table's first row has right,
+    `only_first_wrong` the others (McNemar's test).
+    """
+    found = record(cell.job, root)
+    if found is None: return None
+    result, chain = found["result"], [record(j, root) or {} for j in cell.job.needs()]
+    row = dict(table=cell.table, row=cell.row, dataset=cell.dataset, labelled=cell.labelled, seed=cell.seed,
+               run=cell.job.name, seconds=round(sum(r.get("seconds", 0) for r in chain)))
+    row |= {k: round(result[k], 4) for k in ("valid_error", "test_error", "documents_per_second") if k in result}
+    row |= {k: result[k] for k in ("valid_documents", "test_documents") if k in result}
+    if "error" in result: row |= dict(test_error=round(result["error"], 4), test_documents=result["documents"])
+    lms = [r for r in chain if r.get("stage") == "finetune_lm"]
+    if lms: row |= dict(valid_perplexity=round(lms[-1]["result"]["valid_perplexity"], 3))
+    if "best_epoch" in found: row |= dict(epochs=found["best_epoch"])
+    if "peak_memory_bytes" in result: row |= dict(peak_memory_mib=result["peak_memory_bytes"] >> 20)
+    mine, theirs = wrong(cell.job, root), wrong(first, root)
+    if mine and theirs and len(mine) == len(theirs):
+        row |= dict(only_wrong=sum(a and not b for a, b in zip(mine, theirs)),
+                    only_first_wrong=sum(b and not a for a, b in zip(mine, theirs)))
+    stages = [r for r in chain if "commit" in r]
+    notes = dict.fromkeys(n for r in stages for n in r.get("notes", []))
+    if stages: row |= dict(data=stages[-1]["data"][:12], commit=(stages[-1]["commit"] or "")[:12])
+    return row | dict(notes="; ".join(notes), command="python " + shlex.join(cell.job.command(root)))
+
+
+def saved(path: Path) -> list[dict]: return list(csv.DictReader(path.read_text().splitlines())) if path.is_file() else []
+
+
+def collect(cells: list[Cell], root: Path, path: Path):
+    "Write the results: what the runs at hand say, and of other places what was there before."
+    first = {(c.table, c.dataset, c.labelled, c.seed): c.job for c in reversed(cells)}
+    new = [(c, figures(c, first[c.table, c.dataset, c.labelled, c.seed], root)) for c in cells]
+    rows = {tuple(r[k] for k in COLUMNS[:5]): r for r in saved(path)}
+    rows |= {tuple(map(str, c.place)): r for c, r in new if r}
+    write_text(path, csv_text([rows[k] for k in sorted(rows)], COLUMNS))
+    curves = {(r["run"], r["epoch"]): r for r in saved(path.with_name(f"{path.stem}-curves.csv"))}
+    for c, r in new:
+        metrics = root / c.job.name / "metrics.csv"
+        if r and c.job.stage == "classify":
+            curves |= {(c.job.name, m["epoch"]): dict(run=c.job.name) | m for m in csv.DictReader(metrics.open())}
+    wanted = {r["run"] for r in rows.values()}
+    kept = [{k: r[k] for k in CURVES} for (run, _), r in sorted(curves.items()) if run in wanted]
+    write_text(path.with_name(f"{path.stem}-curves.csv"), csv_text(kept, CURVES))
+
+
+def hours(jobs: list[Job], root: Path) -> tuple[float, int]:
+    """Hours that jobs will take, and for how many of them nothing is known.
+
+    One takes as long as the median of the finished ones of its stage and data, or else of its stage.
+    """
+    times: dict[str, list[float]] = {}
+    for path in root.glob("*/run.json"):
+        of_data = path.parent.name.rpartition("-")[0]
+        if seconds := json.loads(path.read_text()).get("seconds"):
+            for kind in (of_data, of_data.partition("-")[0]): times.setdefault(kind, []).append(seconds)
+    known = [times.get(j.name.rpartition("-")[0]) or times.get(j.stage) for j in jobs]
+    return sum(median(t) for t in known if t) / 3600, sum(t is None for t in known)
+
+
+def unique(cells: list[Cell]) -> list[Job]:
+    "The jobs of cells, each once, after those that it needs."
+    return list({j.key: j for c in cells for j in c.job.needs()}.values())
+
+
+def work(jobs: list[Job], root: Path, after: Callable[[], None]) -> dict[str, str]:
+    """Run all that is not finished, in order; returns what failed, and why.
+
+    A job that another runner has, and those that need it, are looked at again until it is finished there.
+    """
+    failed, left, began = {}, [j for j in jobs if not record(j, root)], time.monotonic()
+    while left:
+        again = []
+        for job in left:
+            before = [m for m in job.models if isinstance(m, Job)]
+            if bad := next((m.name for m in before if m.name in failed), None):
+                failed[job.name] = f"it needs {bad}"
+            elif all(record(m, root) for m in before):
+                at = sum(1 for j in jobs if record(j, root)) + len(failed) + 1
+                print(f"[{at}/{len(jobs)}, {(time.monotonic() - began) / 60:.0f} min] {job.name}", flush=True)
+                state = execute(job, root)
+                if state == "failed": failed[job.name] = last_line(job, root)
+                if state == "elsewhere": again.append(job)
+                after()
+            else: again.append(job)
+        if len(again) == len(left): time.sleep(PATIENCE)
+        left = again
+    return failed
+
+
+@call_parse
+def main(
+    tables: Annotated[str, "which (default: all)", dict(nargs="*")] = "",
+    scale: str = "small",  # smoke | small | paper
+    seeds: int = None,  # how many (default: the scale's)
+    datasets: str = None,  # trec,ag_news,imdb … (default: the scale's)
+    root: Path = None,  # folder of the runs (default: runs/tables/<scale>)
+    results: Path = RESULTS,  # folder of the figures
+    dry_run: bool = False,  # print what is to be done
+    print_commands: bool = False,  # print each unfinished job as a command
+):
+    "Run the paper's tables and figures."
+    chosen = [tables] if isinstance(tables, str) and tables else list(tables) or names("tables")
+    at, root, path = Scale(scale), root or Path("runs/tables") / scale, results / f"{scale}.csv"
+    if unknown := set(datasets.split(",") if datasets else ()) - set(at.datasets):
+        raise CliError(f"the scale {scale} has no {', '.join(unknown)}; it has: {', '.join(at.datasets)}")
+    cells = [c for t in chosen for c in at.cells(t, datasets and datasets.split(","), seeds)]
+    there = {tuple(r[k] for k in COLUMNS[:5]): r["run"] for r in saved(path)}
+    jobs = unique([c for c in cells if there.get(tuple(map(str, c.place))) != c.job.name])
+    left = [j for j in jobs if not record(j, root)]
+    if print_commands:
+        for j in left: print("python " + shlex.join(j.command(root)))
+        return
+    predicted, unknown = hours(left, root)
+    print(f"{', '.join(chosen)}: {len(cells)} figures, {len(left)} jobs to do, {predicted:.1f} hours" + (f" and {unknown} jobs of unknown length" if unknown else ""))
+    if dry_run:
+        for j in jobs: print(f"  {'finished' if j not in left else 'to do':8}  {j.name}")
+        return
+    failed = work(jobs, root, lambda: collect(cells, root, path))
+    collect(cells, root, path)
+    for name, why in failed.items(): print(f"failed: {name}: {why}", file=sys.stderr)
+    if failed: raise CliError(f"{len(failed)} of {len(jobs)} jobs have failed; their logs are in {root}")
+    print(f"figures in {path}")
