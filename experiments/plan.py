@@ -160,7 +160,7 @@ class Scale:
     def cells(self, table: str, datasets: list[str] | None = None, seeds: int | None = None) -> list[Cell]:
         "All of a table, dataset by dataset."
         about = read_toml("tables", table)
-        here = [d for d in about.get("datasets", list(self.datasets)) if d in self.datasets]
+        here = [d for d, how in self.datasets.items() if table in how.get("only", [table])]
         return [Cell(table, row["name"], d, n, seed, self.job(row, d, n, seed))
                 for d in here if datasets is None or d in datasets
                 for n in self.sizes(about, d) for row in about["row"] for seed in range(seeds or self.seeds)]

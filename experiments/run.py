@@ -10,11 +10,13 @@ several GPUs or machines, start this command there too, on the same folder: a jo
 finished jobs are in `experiments/results/tables/<scale>.csv`, whatever was run where: `make report` reads nothing else.
 """
 import csv, json, multiprocessing, os, runpy, shlex, sys, time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 from typing import Annotated
 
+import torch._dynamo  # noqa: F401 (torch imports it with the first optimizer; once here is once for all forked jobs)
 from fastcore.script import CliError, call_parse
 from filelock import FileLock, Timeout
 
@@ -147,6 +149,16 @@ def hours(jobs: list[Job], root: Path) -> tuple[float, int]:
     return sum(median(t) for t in known if t) / 3600, sum(t is None for t in known)
 
 
+def possible(cells: list[Cell]) -> tuple[list[Cell], Counter]:
+    "The cells whose data and models are here; of the others how many lack what."
+    there, missing = [], Counter()
+    for c in cells:
+        try: c.job.key
+        except CliError as e: missing[str(e)] += 1
+        else: there.append(c)
+    return there, missing
+
+
 def unique(cells: list[Cell]) -> list[Job]:
     "The jobs of cells, each once, after those that it needs."
     return list({j.key: j for c in cells for j in c.job.needs()}.values())
@@ -193,7 +205,8 @@ def main(
     at, root, path = Scale(scale), root or Path("runs/tables") / scale, results / f"{scale}.csv"
     if unknown := set(datasets.split(",") if datasets else ()) - set(at.datasets):
         raise CliError(f"the scale {scale} has no {', '.join(unknown)}; it has: {', '.join(at.datasets)}")
-    cells = [c for t in chosen for c in at.cells(t, datasets and datasets.split(","), seeds)]
+    cells, missing = possible([c for t in chosen for c in at.cells(t, datasets and datasets.split(","), seeds)])
+    for why, n in missing.items(): print(f"left out, {n} figures: {why}")
     there = {tuple(r[k] for k in COLUMNS[:5]): r["run"] for r in saved(path)}
     jobs = unique([c for c in cells if there.get(tuple(map(str, c.place))) != c.job.name])
     left = [j for j in jobs if not record(j, root)]
