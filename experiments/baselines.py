@@ -47,7 +47,7 @@ def words(docs: Documents) -> list[np.ndarray]: return [docs[i] for i in range(l
 
 
 def linear(kind, xs: list, ys: list, strengths) -> list[float]:
-    """Errors (percent) of logistic regression on features of `kind`, learnt from the first of `xs`, on each of the others.
+    """Errors (percent) of logistic regression on features of `kind`: learnt from the first of `xs`, on each other one.
 
     Its inverse penalty is the best of `strengths` by 4-fold cross-validation on the training documents.
     """

@@ -1,9 +1,9 @@
 """What has to run for the paper's tables: their rows, at a scale, as jobs that share what they have in common.
 
 A table is a file in `experiments/tables/`: rows, each with its name in the paper and the settings that make it. A scale
-is a file in `experiments/scales/`: datasets, pretrained models and the settings that all rows share. A job is one command;
-its key is the hash of everything that decides its result, so that two rows with the same stage in them have the same
-job, and a finished one is known again.
+is a file in `experiments/scales/`: datasets, pretrained models and the settings that all rows share. A job is one
+command; its key is the hash of everything that decides its result, so that two rows with the same stage in them have
+the same job, and a finished one is known again.
 """
 import hashlib, json, tomllib
 from collections.abc import Iterator

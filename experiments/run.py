@@ -4,10 +4,10 @@
     python -m experiments.run --scale small --dry-run                   everything: what is to be done, and the hours
     python -m experiments.run table4 table6 --print-commands            one line for each job, for a cluster's scheduler
 
-Jobs run one after another, each a command as anyone would type it, in a folder of its own under `runs/tables/`. A job that
-is finished is not run again, one that was interrupted goes on, one that fails is reported and the others run. To use
-several GPUs or machines, start this command there too, on the same folder: a job is locked while it runs. Figures of
-finished jobs are in `experiments/results/tables/<scale>.csv`, whatever was run where: `make report` reads nothing else.
+Jobs run one after another, each a command as anyone would type it, in a folder of its own under `runs/tables/`. A job
+that is finished is not run again, one that was interrupted goes on, one that fails is reported and the others run. To
+use several GPUs or machines, start this command there too, on the same folder: a job is locked while it runs. Figures
+of finished jobs are in `experiments/results/tables/<scale>.csv`: `make report` reads nothing else.
 """
 import csv, json, multiprocessing, os, runpy, shlex, sys, time
 from collections import Counter
@@ -26,9 +26,10 @@ from ulmfit.training.records import PREDICTIONS, csv_text
 from .plan import Cell, Job, Scale, names
 
 RESULTS = Path(__file__).parent / "results" / "tables"
-COLUMNS = ["table", "row", "dataset", "labelled", "seed", "valid_error", "test_error", "valid_documents",
-           "test_documents", "valid_perplexity", "epochs", "seconds", "documents_per_second", "peak_memory_mib", "only_wrong",
-           "only_first_wrong", "run", "data", "commit", "notes", "command"]
+PLACE = ["table", "row", "dataset", "labelled", "seed"]
+COLUMNS = [*PLACE, "valid_error", "test_error", "valid_documents", "test_documents", "valid_perplexity", "epochs",
+           "seconds", "documents_per_second", "peak_memory_mib", "only_wrong", "only_first_wrong", "run", "data",
+           "commit", "notes", "command"]
 CURVES = ["run", "epoch", "train_loss", "valid_loss", "valid_error"]
 PRINTED = ("evaluate", "baseline")  # their figures are what they print
 FORK = multiprocessing.get_context("fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn")
@@ -44,7 +45,7 @@ def record(job: Job, root: Path) -> dict | None:
 
 
 def run_module(arguments: list[str], log: Path, printed: Path):
-    "`python -m …` in a process that has all imports behind it; what it says goes to `log`, or `printed` if it is a result."
+    "`python -m …` in a process with all imports behind it; what it prints goes to `printed`, what it complains of to `log`."
     for stream, path in (sys.stdout, printed), (sys.stderr, log):
         stream.flush()
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), stream.fileno())
@@ -115,14 +116,16 @@ def figures(cell: Cell, first: Job, root: Path) -> dict | None:
     return row | dict(notes="; ".join(notes), command="python " + shlex.join(cell.job.command(root)))
 
 
-def saved(path: Path) -> list[dict]: return list(csv.DictReader(path.read_text().splitlines())) if path.is_file() else []
+def saved(path: Path) -> list[dict]:
+    "The rows of a CSV; none where there is none."
+    return list(csv.DictReader(path.read_text().splitlines())) if path.is_file() else []
 
 
 def collect(cells: list[Cell], root: Path, path: Path):
     "Write the results: what the runs at hand say, and of other places what was there before."
     first = {(c.table, c.dataset, c.labelled, c.seed): c.job for c in reversed(cells)}
     new = [(c, figures(c, first[c.table, c.dataset, c.labelled, c.seed], root)) for c in cells]
-    rows = {tuple(r[k] for k in COLUMNS[:5]): r for r in saved(path)}
+    rows = {tuple(r[k] for k in PLACE): r for r in saved(path)}
     rows |= {tuple(map(str, c.place)): r for c, r in new if r}
     write_text(path, csv_text([rows[k] for k in sorted(rows)], COLUMNS))
     curves = {(r["run"], r["epoch"]): r for r in saved(path.with_name(f"{path.stem}-curves.csv"))}
@@ -207,14 +210,15 @@ def main(
         raise CliError(f"the scale {scale} has no {', '.join(unknown)}; it has: {', '.join(at.datasets)}")
     cells, missing = possible([c for t in chosen for c in at.cells(t, datasets and datasets.split(","), seeds)])
     for why, n in missing.items(): print(f"left out, {n} figures: {why}")
-    there = {tuple(r[k] for k in COLUMNS[:5]): r["run"] for r in saved(path)}
+    there = {tuple(r[k] for k in PLACE): r["run"] for r in saved(path)}
     jobs = unique([c for c in cells if there.get(tuple(map(str, c.place))) != c.job.name])
     left = [j for j in jobs if not record(j, root)]
     if print_commands:
         for j in left: print("python " + shlex.join(j.command(root)))
         return
     predicted, unknown = hours(left, root)
-    print(f"{', '.join(chosen)}: {len(cells)} figures, {len(left)} jobs to do, {predicted:.1f} hours" + (f" and {unknown} jobs of unknown length" if unknown else ""))
+    more = f" and {unknown} jobs of unknown length" if unknown else ""
+    print(f"{', '.join(chosen)}: {len(cells)} figures, {len(left)} jobs to do, {predicted:.1f} hours{more}")
     if dry_run:
         for j in jobs: print(f"  {'finished' if j not in left else 'to do':8}  {j.name}")
         return

@@ -1,0 +1,136 @@
+"""What the figures say: means over seeds beside the paper's, differences with their intervals, claims that hold or not."""
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from statistics import mean, stdev
+
+from scipy.stats import binomtest, t as student
+
+from .plan import HERE
+from .run import saved
+
+CONFIDENCE = 0.95
+HOLDS, FAILS, OPEN = "holds", "does not hold", "cannot tell at this scale"
+MEASURES = dict(valid_error="validation error", test_error="test error")
+
+
+@dataclass
+class Difference:
+    "How much lower the error of one row is than another's, paired over seeds: mean, and half of its interval."
+    pairs: list[tuple[float, float]]  # (better, than), a pair each seed
+
+    @cached_property
+    def mean(self) -> float: return mean(b - a for a, b in self.pairs)
+
+    @cached_property
+    def half(self) -> float:
+        "Half of the interval by Student's t; without end for one seed."
+        n = len(self.pairs)
+        if n < 2: return float("inf")
+        return student.ppf((1 + CONFIDENCE) / 2, n - 1) * stdev(b - a for a, b in self.pairs) / n ** 0.5
+
+    @property
+    def verdict(self) -> str:
+        if self.mean - self.half > 0: return HOLDS
+        return FAILS if self.mean + self.half < 0 else OPEN
+
+    def __str__(self) -> str:
+        return f"{self.mean:+.2f}" + (f" ± {self.half:.2f}" if len(self.pairs) > 1 else " (one seed)")
+
+
+class Results:
+    "The figures of a scale, and the paper's."
+    def __init__(self, path: Path):
+        self.scale, self.rows = path.stem, saved(path)
+        self.curves = saved(path.with_name(f"{path.stem}-curves.csv"))
+        self.paper = {(r["table"], r["row"], r["dataset"]): r["error"] for r in saved(HERE / "paper.csv")}
+
+    def of(self, table: str) -> list[dict]: return [r for r in self.rows if r["table"] == table]
+
+    def errors(self, table: str, row: str, column: tuple, measure: str) -> dict[str, float]:
+        "By seed."
+        return {r["seed"]: float(r[measure]) for r in self.of(table)
+                if r["row"] == row and (r["dataset"], r["labelled"]) == column and r[measure]}
+
+    def columns(self, table: str) -> list[tuple[str, str]]:
+        "Datasets and numbers of labels, in order."
+        return sorted({(r["dataset"], r["labelled"]) for r in self.of(table)}, key=lambda c: (c[0], int(c[1]) or 10**9))
+
+    def difference(self, table: str, better: str, than: str, column: tuple, measure: str) -> Difference | None:
+        a, b = (self.errors(table, row, column, measure) for row in (better, than))
+        both = sorted(a.keys() & b.keys())
+        return Difference([(a[s], b[s]) for s in both]) if both else None
+
+
+def shown(column: tuple[str, str]) -> str: return column[0] + (f", {int(column[1]):,} labels" if int(column[1]) else "")
+
+
+def figure(errors: list[float]) -> str:
+    "Mean, standard deviation and number of seeds."
+    if not errors: return ""
+    spread = f" ± {stdev(errors):.2f}" if len(errors) > 1 else ""
+    return f"{mean(errors):.2f}{spread} ({len(errors)})"
+
+
+def main_table(results: Results, table: str, about: dict) -> tuple[list[str], list[list[str]]]:
+    "Head and rows: for each dataset the paper's figure and ours."
+    measure, columns = about["measure"], results.columns(table)
+    head = [MEASURES[measure] + ", %"]
+    for c in columns: head += [shown(c), "paper"] if any(k[0] == table for k in results.paper) else [shown(c)]
+    rows = []
+    for row in about["row"]:
+        cells = [row["name"]]
+        for c in columns:
+            cells.append(figure([*results.errors(table, row["name"], c, measure).values()]))
+            if len(head) > 1 + len(columns): cells.append(results.paper.get((table, row["name"], c[0]), ""))
+        rows.append(cells)
+    return head, rows
+
+
+def claims_table(results: Results, table: str, about: dict) -> tuple[list[str], list[list[str]]]:
+    "For each claim and dataset the difference, its interval, and whether the claim holds."
+    rows = []
+    for claim in about.get("claim", []):
+        for c in results.columns(table):
+            d = results.difference(table, claim["better"], claim["than"], c, about["measure"])
+            paper = [results.paper.get((table, claim[k], c[0])) for k in ("than", "better")]
+            theirs = f"{float(paper[0]) - float(paper[1]):+.2f}" if all(paper) else ""
+            if d: rows.append([claim["text"], shown(c), str(d), theirs, d.verdict])
+    return ["claim", "on", "points gained", "in the paper", "here"], rows
+
+
+def mcnemar_table(results: Results, table: str) -> tuple[list[str], list[list[str]]]:
+    "Test documents that only one of two models has wrong, against the table's first row, all seeds together."
+    found: dict[tuple, list[int]] = {}
+    for r in results.of(table):
+        if r["only_wrong"] and r["only_wrong"] + r["only_first_wrong"] != "00":
+            n = found.setdefault((r["row"], r["dataset"], r["labelled"]), [0, 0])
+            n[0], n[1] = n[0] + int(r["only_wrong"]), n[1] + int(r["only_first_wrong"])
+    rows = [[row, shown((d, n)), f"{a:,}", f"{b:,}", f"{binomtest(a, a + b).pvalue:.2g}"]
+            for (row, d, n), (a, b) in sorted(found.items())]
+    return ["row", "on", "wrong here only", "wrong in the first row only", "p (McNemar, exact)"], rows
+
+
+def cost_table(results: Results, table: str) -> tuple[list[str], list[list[str]]]:
+    "What a figure took, all stages that it needs."
+    rows = []
+    for row in dict.fromkeys(r["row"] for r in results.of(table)):
+        of = [r for r in results.of(table) if r["row"] == row]
+        rows.append([row, f"{mean(float(r['seconds']) for r in of) / 60:.1f}",
+                     *(f"{mean(v):,.{digits}f}" if (v := [float(r[k]) for r in of if r[k]]) else ""
+                       for k, digits in (("documents_per_second", 1), ("peak_memory_mib", 0)))])
+    return ["row", "minutes", "documents/s", "peak MiB"], rows
+
+
+def provenance(results: Results, table: str) -> tuple[list[str], list[list[str]]]:
+    keys = ("row", "dataset", "labelled", "seed", "run", "data", "commit", "notes", "command")
+    return [*keys], [[r[k] for k in keys] for r in results.of(table)]
+
+
+def introduction(results: Results) -> str:
+    seeds = {r["seed"] for r in results.rows}
+    partial = sorted({n for r in results.rows for n in r["notes"].split("; ") if n})
+    return (f"{len(results.rows):,} figures, {len(seeds)} seeds. A figure is the mean over seeds ± standard deviation "
+            f"(number of seeds). A gain is paired over seeds, with its {CONFIDENCE:.0%} interval by Student's t, which "
+            "knows of the seeds' spread and not of the documents' (one question of TREC-6 is 0.2 points); a claim holds "
+            "where the whole interval is on its side. " + (f"Of the data: {'; '.join(partial)}." if partial else ""))

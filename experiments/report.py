@@ -1,0 +1,144 @@
+"""The report: the paper's tables beside what was measured here, and which of its claims hold.
+
+    python -m experiments.report        (make report)
+
+Reads `experiments/results/tables/*.csv`, which the runner wrote, and `experiments/paper.csv`; writes
+`experiments/REPORT.md` and `experiments/report.html`, a page of its own with the plots in it. Nothing in them is typed.
+"""
+import html, io
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import mean, stdev
+
+import matplotlib
+from fastcore.script import CliError, call_parse
+from matplotlib.figure import Figure
+
+from .findings import (FAILS, HOLDS, MEASURES, OPEN, Results, claims_table, cost_table, introduction, main_table,
+                       mcnemar_table, provenance, shown)
+from .plan import HERE, names, read_toml
+from .run import RESULTS
+
+def plots(results: Results, table: str, about: dict) -> Iterator[str]:
+    "SVG pictures: error over labels where a table has several numbers of them, over epochs for Table 7."
+    if "labels" in about: yield from over_labels(results, table, about)
+    if table == "table7": yield from over_epochs(results, ("Full", "Freez + discr + stlr"))
+
+
+def over_labels(results: Results, table: str, about: dict) -> Iterator[str]:
+    for dataset in dict.fromkeys(c[0] for c in results.columns(table)):
+        fig, ax = canvas(f"{dataset}: {MEASURES[about['measure']]}")
+        for row in about["row"]:
+            xs, ys, bars = [], [], []
+            for c in results.columns(table):
+                if c[0] != dataset or not int(c[1]): continue
+                if errors := [*results.errors(table, row["name"], c, about["measure"]).values()]:
+                    xs, ys = [*xs, int(c[1])], [*ys, mean(errors)]
+                    bars.append(stdev(errors) if len(errors) > 1 else 0)
+            if len(xs) > 1: ax.errorbar(xs, ys, bars, marker="o", capsize=3, label=row["name"])
+        if ax.containers:
+            ax.set(xscale="log", xlabel="labelled documents")
+            yield svg(fig, ax)
+
+
+def over_epochs(results: Results, rows: tuple[str, ...]) -> Iterator[str]:
+    "Figure 4."
+    for column in results.columns("table7"):
+        fig, ax = canvas(f"{shown(column)}: validation error over epochs (Figure 4)")
+        for row in rows:
+            of = [r for r in results.of("table7") if r["row"] == row and (r["dataset"], r["labelled"]) == column]
+            runs = {r["run"] for r in of}
+            points: dict[int, list[float]] = {}
+            for r in results.curves:
+                if r["run"] in runs: points.setdefault(int(r["epoch"]), []).append(float(r["valid_error"]))
+            if points: ax.plot(sorted(points), [mean(points[e]) for e in sorted(points)], marker=".", label=row)
+        ax.set(xlabel="epoch")
+        if ax.lines: yield svg(fig, ax)
+
+
+def canvas(title: str):
+    fig = Figure(figsize=(6, 3.6), layout="constrained")
+    ax = fig.subplots()
+    ax.set(title=title, ylabel="%")
+    ax.grid(alpha=0.3)
+    return fig, ax
+
+
+def svg(fig: Figure, ax) -> str:
+    ax.legend()
+    out = io.StringIO()
+    with matplotlib.rc_context({"svg.hashsalt": "ulmfit"}): fig.savefig(out, format="svg", metadata={"Date": None})
+    return out.getvalue()[out.getvalue().index("<svg"):]
+
+
+def markdown(head: list[str], rows: list[list[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(c.replace("|", "\\|") for c in line) + " |" for line in lines)
+
+
+def html_table(head: list[str], rows: list[list[str]]) -> str:
+    def line(cells: list[str], tag: str) -> str:
+        marks = {HOLDS: "yes", FAILS: "no", OPEN: "open"}
+        return "<tr>" + "".join(f'<{tag} class="{marks.get(c, "")}">{html.escape(c)}</{tag}>' for c in cells) + "</tr>"
+    return ('<div class="wide"><table>' + line(head, "th") + "".join(line(r, "td") for r in rows) + "</table></div>")
+
+
+STYLE = """body{font:16px/1.5 system-ui,sans-serif;max-width:62rem;margin:auto;padding:1rem;color:#222;background:#fff}
+h1,h2,h3{line-height:1.2}.wide{overflow-x:auto}table{border-collapse:collapse;font-size:.85rem;margin:.6rem 0}
+td,th{padding:.25rem .6rem;border-bottom:1px solid #ddd;text-align:left;white-space:nowrap}
+.yes{background:#dff3df}.no{background:#f8dcdc}.open{background:#f3f0dc}svg{max-width:100%;height:auto}
+code{font-size:.75rem}details{margin:.4rem 0}"""
+
+
+def sections(results: Results) -> Iterator[tuple[str, str, object]]:
+    "(kind, title, content) from the top: what a page is made of, whatever it is written in."
+    for table in names("tables"):
+        if not results.of(table): continue
+        about = read_toml("tables", table)
+        yield "heading", about["title"], None
+        yield "table", "", main_table(results, table, about)
+        for title, (head, rows) in (("Claims", claims_table(results, table, about)),
+                                    ("Against the first row, test documents", mcnemar_table(results, table)),
+                                    ("Cost", cost_table(results, table))):
+            if rows: yield "table", title, (head, rows)
+        for picture in plots(results, table, about): yield "picture", "", picture
+        yield "provenance", "Where each figure comes from", provenance(results, table)
+
+
+def as_markdown(everything: list[Results]) -> str:
+    out = ["# The paper's tables, measured", "Made by `make report` from `experiments/results/tables/`; pictures and "
+           "the command behind each figure are in `report.html`."]
+    for results in everything:
+        out += [f"## Scale {results.scale}", introduction(results)]
+        for kind, title, content in sections(results):
+            if kind == "heading": out.append(f"### {title}")
+            if kind == "table": out += [*([f"**{title}**"] if title else []), markdown(*content)]
+    return "\n\n".join(out) + "\n"
+
+
+def as_html(everything: list[Results]) -> str:
+    out = ["<h1>The paper's tables, measured</h1>"]
+    for results in everything:
+        out += [f"<h2>Scale {html.escape(results.scale)}</h2><p>{html.escape(introduction(results))}</p>"]
+        for kind, title, content in sections(results):
+            if kind == "heading": out.append(f"<h3>{html.escape(title)}</h3>")
+            if kind == "table": out.append((f"<h4>{html.escape(title)}</h4>" if title else "") + html_table(*content))
+            if kind == "picture": out.append(content)
+            if kind == "provenance":
+                out.append(f"<details><summary>{html.escape(title)}</summary>{html_table(*content)}</details>")
+    return ('<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" '
+            f'content="width=device-width,initial-scale=1"><title>ULMFiT, measured</title><style>{STYLE}</style></head>'
+            f"<body>{''.join(out)}</body></html>\n")
+
+
+@call_parse
+def main(
+    results: Path = RESULTS,  # folder of the figures
+    out: Path = HERE,  # folder of REPORT.md and report.html
+):
+    "Write the report."
+    found = [Results(p) for p in sorted(results.glob("*.csv")) if not p.stem.endswith("-curves")]
+    if not found: raise CliError(f"there are no figures in {results} yet: make tables")
+    (out / "REPORT.md").write_text(as_markdown(found), encoding="utf-8")
+    (out / "report.html").write_text(as_html(found), encoding="utf-8")
+    print(f"{out / 'REPORT.md'} and {out / 'report.html'}: {', '.join(r.scale for r in found)}")
