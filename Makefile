@@ -1,10 +1,12 @@
-# `make help` lists the targets. Variables: PRESET CORPUS DATASET FROM OUT DEVICE SEED.
+# `make help` lists the targets. Variables: PRESET CORPUS DATASET FROM OUT DEVICE SEED SCALE TABLE.
 PYTHON  ?= python3
 PRESET  ?= demo
 CORPUS  ?= pydocs
 DATASET ?= pydocs
 DEVICE  ?= auto
 SEED    ?= 0
+SCALE   ?= small
+TABLE   ?=
 PY      := .venv/bin/python
 COMMON   = --preset $(PRESET) --device $(DEVICE) --seed $(SEED)
 NAME    := $(if $(filter pydocs,$(DATASET)),,$(basename $(notdir $(DATASET:/=)))-)
@@ -13,11 +15,11 @@ LM      := runs/$(NAME)finetune_lm
 found    = $(if $(wildcard $(1)/model),$(1),en-small)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test pretrain finetune-lm classify bench bench-peers equal corpora soak clean
+.PHONY: help setup demo test pretrain finetune-lm classify tables report bench bench-peers equal corpora soak clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@echo "variables: PRESET=$(PRESET) CORPUS=$(CORPUS) DATASET=$(DATASET) FROM=… OUT=… DEVICE=$(DEVICE) SEED=$(SEED)"
+	@echo "variables: PRESET=$(PRESET) CORPUS=$(CORPUS) DATASET=$(DATASET) FROM=… OUT=… DEVICE=$(DEVICE) SEED=$(SEED) SCALE=$(SCALE) TABLE=…"
 
 .venv/ready: setup.cfg constraints.txt
 	$(PYTHON) -m venv .venv
@@ -45,6 +47,12 @@ finetune-lm: setup  ## stage 2: the model FROM stage 1 reads DATASET
 
 classify: setup  ## stage 3: classifier for DATASET on the model FROM stage 2
 	$(PY) -m ulmfit.classify --dataset $(DATASET) --model $(or $(FROM),$(call found,$(LM))) --out $(or $(OUT),runs/$(NAME)classify) $(COMMON)
+
+tables: setup  ## the paper's tables and figures at SCALE (smoke, small, paper), one with TABLE=7
+	$(PY) -m experiments.run $(TABLE) --scale $(SCALE)
+
+report: setup  ## page and pictures from the figures that there are
+	$(PY) -m experiments.report
 
 bench-peers: .venv-peers/ready  ## fastai in an environment of its own, to compare with
 .venv-peers/ready: constraints-peers.txt

@@ -1,4 +1,4 @@
-"""What the figures say: means over seeds beside the paper's, differences with their intervals, claims that hold or not."""
+"""What the figures say: means over seeds beside the paper's, differences with intervals, claims that hold or not."""
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,7 +11,7 @@ from .run import saved
 
 CONFIDENCE = 0.95
 HOLDS, FAILS, OPEN = "holds", "does not hold", "cannot tell at this scale"
-MEASURES = dict(valid_error="validation error", test_error="test error")
+MEASURES = dict(valid_error="validation error, %", test_error="test error, %", value="")
 
 
 @dataclass
@@ -65,9 +65,10 @@ class Results:
 def shown(column: tuple[str, str]) -> str: return column[0] + (f", {int(column[1]):,} labels" if int(column[1]) else "")
 
 
-def figure(errors: list[float]) -> str:
-    "Mean, standard deviation and number of seeds."
+def figure(errors: list[float], measure: str) -> str:
+    "Mean, standard deviation and number of seeds; a count as it is."
     if not errors: return ""
+    if measure == "value": return f"{errors[0]:,.0f}"
     spread = f" ± {stdev(errors):.2f}" if len(errors) > 1 else ""
     return f"{mean(errors):.2f}{spread} ({len(errors)})"
 
@@ -75,13 +76,13 @@ def figure(errors: list[float]) -> str:
 def main_table(results: Results, table: str, about: dict) -> tuple[list[str], list[list[str]]]:
     "Head and rows: for each dataset the paper's figure and ours."
     measure, columns = about["measure"], results.columns(table)
-    head = [MEASURES[measure] + ", %"]
+    head = [MEASURES[measure]]
     for c in columns: head += [shown(c), "paper"] if any(k[0] == table for k in results.paper) else [shown(c)]
     rows = []
     for row in about["row"]:
         cells = [row["name"]]
         for c in columns:
-            cells.append(figure([*results.errors(table, row["name"], c, measure).values()]))
+            cells.append(figure([*results.errors(table, row["name"], c, measure).values()], measure))
             if len(head) > 1 + len(columns): cells.append(results.paper.get((table, row["name"], c[0]), ""))
         rows.append(cells)
     return head, rows
@@ -132,5 +133,5 @@ def introduction(results: Results) -> str:
     partial = sorted({n for r in results.rows for n in r["notes"].split("; ") if n})
     return (f"{len(results.rows):,} figures, {len(seeds)} seeds. A figure is the mean over seeds ± standard deviation "
             f"(number of seeds). A gain is paired over seeds, with its {CONFIDENCE:.0%} interval by Student's t, which "
-            "knows of the seeds' spread and not of the documents' (one question of TREC-6 is 0.2 points); a claim holds "
+            "knows of the seeds' spread and not of the documents' (a question of TREC-6 is 0.2 points); a claim holds "
             "where the whole interval is on its side. " + (f"Of the data: {'; '.join(partial)}." if partial else ""))

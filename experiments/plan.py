@@ -21,7 +21,7 @@ from ulmfit.training.settings import choose, preset
 
 HERE = Path(__file__).parent
 STAGES = dict(pretrain=pretrain, finetune_lm=finetune_lm, classify=classify)
-KINDS = ("classifier", "both directions", "features", "bag of words")
+KINDS = ("classifier", "both directions", "features", "bag of words", "counts")
 
 
 @lru_cache
@@ -31,7 +31,7 @@ def data_fingerprint(name: str, kind: str | None) -> str: return open_source(nam
 @dataclass(frozen=True)
 class Job:
     "One command of the project, and the jobs whose models it starts from."
-    stage: str  # pretrain | finetune_lm | classify | evaluate | baseline
+    stage: str  # pretrain | finetune_lm | classify | evaluate | baseline | counts
     data: str
     flags: dict = field(hash=False, default_factory=dict)  # but for those of the fields here
     preset: str = ""
@@ -70,6 +70,7 @@ class Job:
         if self.stage == "evaluate":
             return ["-m", "ulmfit.evaluate", *models, "--dataset", self.data, *flags,
                     "--predictions", str(root / self.name / PREDICTIONS)]
+        if self.stage == "counts": return ["-m", "experiments.counts", "--dataset", self.data, *flags]
         if self.stage == "baseline":
             model = ["--model", *models] if models else []
             return ["-m", "experiments.baselines", "--dataset", self.data, *model, *flags, "--seed", str(self.seed)]
@@ -102,9 +103,9 @@ class Cell:
 
 
 def read_toml(folder: str, name: str) -> dict:
-    path = HERE / folder / f"{name}.toml"
-    if not path.is_file():
-        raise CliError(f"there is no {path.parent.name}/{name}; there are: {', '.join(names(folder))}")
+    "A table or scale, by its name or as a file."
+    path = HERE / folder / f"{name}.toml" if not name.endswith(".toml") else Path(name)
+    if not path.is_file(): raise CliError(f"{folder}: there is no {name}; there are: {', '.join(names(folder))}")
     return tomllib.loads(path.read_text())
 
 
@@ -114,7 +115,7 @@ def names(folder: str) -> list[str]: return sorted(p.stem for p in (HERE / folde
 class Scale:
     "Datasets, pretrained models and shared settings, and how a row becomes jobs at them."
     def __init__(self, name: str):
-        self.name, about = name, read_toml("scales", name)
+        about = read_toml("scales", name)
         self.seeds, self.bases, self.datasets = about["seeds"], about["bases"], about["datasets"]
         self.preset, self.shared = about["preset"], {s: about.get(s, {}) for s in STAGES}
 
@@ -154,6 +155,7 @@ class Scale:
             case "features":
                 return Job("baseline", dataset, few, models=(self.language_model(row, dataset, labelled, seed, False),),
                            seed=seed)
+            case "counts": return Job("counts", dataset, dict(of=row["of"]))
             case "bag of words": return Job("baseline", dataset, few, seed=seed)
             case other: raise CliError(f"no kind of row is called {other!r}; there are: {', '.join(KINDS)}")
 
@@ -163,7 +165,8 @@ class Scale:
         here = [d for d, how in self.datasets.items() if table in how.get("only", [table])]
         return [Cell(table, row["name"], d, n, seed, self.job(row, d, n, seed))
                 for d in here if datasets is None or d in datasets
-                for n in self.sizes(about, d) for row in about["row"] for seed in range(seeds or self.seeds)]
+                for n in self.sizes(about, d) for row in about["row"]
+                for seed in range(1 if row.get("kind") == "counts" else seeds or self.seeds)]
 
     def sizes(self, about: dict, dataset: str) -> list[int]:
         "With how many labels: the table's list of the scale, or the dataset's usual number."

@@ -27,11 +27,11 @@ from .plan import Cell, Job, Scale, names
 
 RESULTS = Path(__file__).parent / "results" / "tables"
 PLACE = ["table", "row", "dataset", "labelled", "seed"]
-COLUMNS = [*PLACE, "valid_error", "test_error", "valid_documents", "test_documents", "valid_perplexity", "epochs",
+COLUMNS = [*PLACE, "value", "valid_error", "test_error", "valid_documents", "test_documents", "valid_perplexity", "epochs",
            "seconds", "documents_per_second", "peak_memory_mib", "only_wrong", "only_first_wrong", "run", "data",
            "commit", "notes", "command"]
 CURVES = ["run", "epoch", "train_loss", "valid_loss", "valid_error"]
-PRINTED = ("evaluate", "baseline")  # their figures are what they print
+PRINTED = ("evaluate", "baseline", "counts")  # their figures are what they print
 FORK = multiprocessing.get_context("fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn")
 PATIENCE = 5  # seconds before looking again at what runs elsewhere
 
@@ -45,7 +45,7 @@ def record(job: Job, root: Path) -> dict | None:
 
 
 def run_module(arguments: list[str], log: Path, printed: Path):
-    "`python -m …` in a process with all imports behind it; what it prints goes to `printed`, what it complains of to `log`."
+    "`python -m …` in a process with all imports behind it; its two outputs go to `printed` and `log`."
     for stream, path in (sys.stdout, printed), (sys.stderr, log):
         stream.flush()
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), stream.fileno())
@@ -99,7 +99,7 @@ def figures(cell: Cell, first: Job, root: Path) -> dict | None:
     result, chain = found["result"], [record(j, root) or {} for j in cell.job.needs()]
     row = dict(table=cell.table, row=cell.row, dataset=cell.dataset, labelled=cell.labelled, seed=cell.seed,
                run=cell.job.name, seconds=round(sum(r.get("seconds", 0) for r in chain)))
-    row |= {k: round(result[k], 4) for k in ("valid_error", "test_error", "documents_per_second") if k in result}
+    row |= {k: round(result[k], 4) for k in ("value", "valid_error", "test_error", "documents_per_second") if k in result}
     row |= {k: result[k] for k in ("valid_documents", "test_documents") if k in result}
     if "error" in result: row |= dict(test_error=round(result["error"], 4), test_documents=result["documents"])
     lms = [r for r in chain if r.get("stage") == "finetune_lm"]
@@ -194,8 +194,8 @@ def work(jobs: list[Job], root: Path, after: Callable[[], None]) -> dict[str, st
 
 @call_parse
 def main(
-    tables: Annotated[str, "which (default: all)", dict(nargs="*")] = "",
-    scale: str = "small",  # smoke | small | paper
+    tables: Annotated[str, "which: 1 … 7, figure3, transfer (default: all)", dict(nargs="*")],
+    scale: str = "small",  # smoke, small, paper, or a TOML file
     seeds: int = None,  # how many (default: the scale's)
     datasets: str = None,  # trec,ag_news,imdb … (default: the scale's)
     root: Path = None,  # folder of the runs (default: runs/tables/<scale>)
@@ -204,8 +204,9 @@ def main(
     print_commands: bool = False,  # print each unfinished job as a command
 ):
     "Run the paper's tables and figures."
-    chosen = [tables] if isinstance(tables, str) and tables else list(tables) or names("tables")
-    at, root, path = Scale(scale), root or Path("runs/tables") / scale, results / f"{scale}.csv"
+    chosen = [f"table{t}" if t.isdecimal() else t for t in tables] or names("tables")
+    at, name = Scale(scale), Path(scale).stem
+    root, path = root or Path("runs/tables") / name, results / f"{name}.csv"
     if unknown := set(datasets.split(",") if datasets else ()) - set(at.datasets):
         raise CliError(f"the scale {scale} has no {', '.join(unknown)}; it has: {', '.join(at.datasets)}")
     cells, missing = possible([c for t in chosen for c in at.cells(t, datasets and datasets.split(","), seeds)])
