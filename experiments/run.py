@@ -33,6 +33,7 @@ COLUMNS = [*PLACE, "value", "valid_error", "test_error", "valid_documents", "tes
 CURVES = ["run", "epoch", "train_loss", "valid_loss", "valid_error"]
 PRINTED = ("evaluate", "baseline", "counts")  # their figures are what they print
 FORK = multiprocessing.get_context("fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn")
+ELSEWHERE = 75  # exit status of a job that another runner has
 PATIENCE = 5  # seconds before looking again at what runs elsewhere
 
 
@@ -44,35 +45,36 @@ def record(job: Job, root: Path) -> dict | None:
     return found if found.get("result") else None
 
 
-def run_module(arguments: list[str], log: Path, printed: Path):
-    "`python -m …` in a process with all imports behind it; its two outputs go to `printed` and `log`."
-    for stream, path in (sys.stdout, printed), (sys.stderr, log):
-        stream.flush()
-        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), stream.fileno())
-    sys.argv = arguments[1:]
-    sys.modules.pop(arguments[1], None)  # it begins anew, as a command does
-    runpy.run_module(arguments[1], run_name="__main__", alter_sys=True)
+def carry_out(job: Job, root: Path):
+    """Run a job's command in this process, which has all imports behind it; what it says goes to a log.
+
+    The lock is this process's: where the runner is killed, the job stays locked for as long as it is at work.
+    """
+    folder, began = root / job.name, time.monotonic()
+    printed, log = folder / "printed.json", folder.with_suffix(".log")
+    try:
+        with FileLock(folder.with_suffix(".lock"), blocking=False):
+            if record(job, root): return
+            printed.unlink(missing_ok=True)
+            sys.stdout, sys.stderr = open(printed if job.stage in PRINTED else log, "a"), open(log, "a")
+            for number, stream in (1, sys.stdout), (2, sys.stderr): os.dup2(stream.fileno(), number)
+            _, module, *sys.argv[1:] = job.command(root)
+            sys.modules.pop(module, None)  # it begins anew, as a command does
+            runpy.run_module(module, run_name="__main__", alter_sys=True)
+            if job.stage in PRINTED:
+                sys.stdout.flush()
+                result = json.loads(printed.read_text().splitlines()[-1])
+                write_text(folder / "run.json", json.dumps(dict(seconds=time.monotonic() - began, result=result)))
+    except Timeout: sys.exit(ELSEWHERE)
 
 
 def execute(job: Job, root: Path) -> str:
     "Run a job unless another runner does: done | failed | elsewhere."
-    folder = root / job.name
-    folder.mkdir(parents=True, exist_ok=True)
-    log, printed, began = folder.with_suffix(".log"), folder / "printed.json", time.monotonic()
-    try:
-        with FileLock(folder.with_suffix(".lock"), blocking=False):
-            if record(job, root): return "done"
-            printed.unlink(missing_ok=True)
-            process = FORK.Process(target=run_module,
-                                   args=(job.command(root), log, printed if job.stage in PRINTED else log))
-            process.start()
-            process.join()
-            if process.exitcode: return "failed"
-            if job.stage in PRINTED:
-                result = json.loads(printed.read_text().splitlines()[-1])
-                write_text(folder / "run.json", json.dumps(dict(seconds=time.monotonic() - began, result=result)))
-            return "done"
-    except Timeout: return "elsewhere"
+    (root / job.name).mkdir(parents=True, exist_ok=True)
+    process = FORK.Process(target=carry_out, args=(job, root))
+    process.start()
+    process.join()
+    return {0: "done", ELSEWHERE: "elsewhere"}.get(process.exitcode, "failed")
 
 
 def last_line(job: Job, root: Path) -> str:

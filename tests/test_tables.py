@@ -1,0 +1,232 @@
+"The paper's tables: rows share jobs, the runner finishes what is left, the report says what the figures say."
+import csv
+import multiprocessing
+import time
+from types import SimpleNamespace
+
+import pytest
+from commands import films, rows, table
+from corpora import says
+from experiments import plan, report, run
+from experiments.findings import FAILS, HOLDS, OPEN, Difference, Results
+from experiments.plan import Job, Scale, names, read_toml
+from fastcore.script import CliError
+from ulmfit.corpus import prepare as preparing, registry, source
+
+TIMINGS = ("seconds", "documents_per_second", "peak_memory_mib")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    "A corpus, a dataset, the scale `smoke` on them, and a library of its own."
+    root = tmp_path_factory.mktemp("tables")
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (registry, preparing, source): patch.setattr(module, "ROOT", root / "data")
+        patch.delenv("ULMFIT_DATA", raising=False)
+        text = root / "text.txt"
+        text.write_text("\n\n".join(t for t, _ in films(8, 2)))
+        table(root / "films/train.csv", films(14, 0))
+        table(root / "films/test.csv", films(6, 1))
+        scale = root / "tiny.toml"
+        smoke = (plan.HERE / "scales/smoke.toml").read_text().replace('corpus = "pydocs"', f'corpus = "{text}"')
+        scale.write_text(smoke.replace("[datasets.pydocs]", f'[datasets."{root / "films"}"]'))
+        patch.setattr(run, "PATIENCE", 0.1)
+        yield SimpleNamespace(root=root, scale=str(scale))
+
+
+def runner(place, tables=(), name="runs", results="results", **how):
+    run.main(tables=[*tables], scale=place.scale, root=place.root / name, results=place.root / results, **how)
+
+
+def written(place, results="results") -> list[dict]:
+    found = rows((place.root / results / "tiny.csv").read_text())
+    return [{k: v for k, v in r.items() if k not in TIMINGS} for r in found]
+
+
+@pytest.fixture(scope="module")
+def everything(place):
+    "All tables, finished."
+    runner(place)
+    return written(place)
+
+
+# --- the plan ---
+
+def test_every_row_of_every_table_has_its_figure(place, everything):
+    for name in names("tables"):
+        about, there = read_toml("tables", name), [r for r in everything if r["table"] == name]
+        assert [r["name"] for r in about["row"]] == list(dict.fromkeys(
+            r["name"] for r in about["row"] if any(f["row"] == r["name"] and f[about["measure"]] for f in there)))
+
+
+def test_rows_with_a_stage_in_common_share_its_job(place):
+    cells = {c.row: c for c in Scale(place.scale).cells("table7")}
+    lms = {c.job.models[0].key for c in cells.values()}
+    assert len(lms) == 1 and len({c.job.key for c in cells.values()}) == len(cells)
+
+
+def test_a_claim_is_about_rows_that_there_are():
+    for name in names("tables"):
+        about = read_toml("tables", name)
+        there = {r["name"] for r in about["row"]}
+        for claim in about.get("claim", []): assert {claim["better"], claim["than"]} <= there, name
+
+
+@pytest.mark.parametrize("change", [
+    dict(flags=dict(lr=0.1)), dict(seed=1), dict(preset="small"), dict(stage="finetune_lm"), dict(models=()),
+    dict(flags=dict(backwards=True))])
+def test_whatever_decides_the_result_changes_the_key(place, change):
+    data = str(place.root / "films")
+    base = dict(stage="classify", data=data, flags={}, preset="demo", models=(Job("finetune_lm", data, {}, "demo"),))
+    assert Job(**base).key == Job(**base).key != Job(**base | change).key
+
+
+def test_a_default_that_is_given_changes_nothing(place):
+    data = str(place.root / "films")
+    assert Job("classify", data, {}, "demo").key == Job("classify", data, dict(optimizer="adam"), "demo").key
+
+
+def test_other_data_is_another_job(place):
+    data = place.root / "more.csv"
+    table(data, films(4, 5))
+    before = Job("classify", str(data), {}, "demo").key
+    table(data, films(4, 6))
+    plan.data_fingerprint.cache_clear()
+    assert Job("classify", str(data), {}, "demo").key != before
+
+
+def test_a_row_of_an_unknown_kind_is_refused_by_name(place):
+    with says("no kind of row is called 'x'; there are: classifier"):
+        Scale(place.scale).job(dict(name="r", kind="x"), str(place.root / "films"), 0, 0)
+
+
+# --- the runner ---
+
+def test_what_is_finished_is_not_run_again(place, everything, capsys):
+    began = [p.stat().st_mtime_ns for p in sorted((place.root / "runs").glob("*/run.json"))]
+    runner(place)
+    assert " 0 jobs to do" in capsys.readouterr().out
+    assert [p.stat().st_mtime_ns for p in sorted((place.root / "runs").glob("*/run.json"))] == began
+    assert written(place) == everything
+
+
+def test_figures_of_another_machine_are_enough(place, everything, capsys, tmp_path):
+    "Without any run, the results say what is finished."
+    runner(place, ["4"], name="elsewhere")
+    assert " 0 jobs to do" in capsys.readouterr().out and written(place) == everything
+
+
+def test_a_runner_that_is_killed_and_started_again_writes_the_same(place, everything):
+    fork = multiprocessing.get_context("fork")
+    for seconds in (0.3, 0.7, 1.1):
+        process = fork.Process(target=runner, args=(place, ["4"], "killed", "killed"))
+        process.start()
+        time.sleep(seconds)
+        process.kill()
+        process.join()
+    runner(place, ["4"], "killed", "killed")
+    def told(found): return [{k: v for k, v in r.items() if k != "command"} for r in found if r["table"] == "table4"]
+    assert told(written(place, "killed")) == told(everything)
+
+
+def test_a_job_that_fails_is_reported_and_the_others_run(place, monkeypatch, capsys, tmp_path):
+    own = run.execute
+
+    def failing(job, root):
+        if job.stage == "finetune_lm" and "none" in job.models:
+            log = (root / job.name).with_suffix(".log")
+            log.parent.mkdir(parents=True, exist_ok=True)
+            log.write_text("no such luck\n")
+            return "failed"
+        return own(job, root)
+    monkeypatch.setattr(run, "execute", failing)
+    with says("2 of 5 jobs have failed"): runner(place, ["4"], "failing", "failing")
+    said = capsys.readouterr().err
+    assert "no such luck" in said and "it needs finetune_lm-films-" in said
+    assert [r["row"] for r in written(place, "failing")] == ["With pretraining"]
+
+
+def test_a_job_says_why_it_failed(tmp_path):
+    job = Job("counts", str(tmp_path / "missing.csv"), dict(of="train"))
+    job.__dict__["key"] = "0" * 12
+    assert run.execute(job, tmp_path) == "failed" and "missing.csv is neither" in run.last_line(job, tmp_path)
+
+
+def test_what_another_runner_has_is_left_to_it(place, everything):
+    job = Scale(place.scale).cells("table4")[0].job
+    root = place.root / "locked"
+    root.mkdir()
+    with run.FileLock((root / job.name).with_suffix(".lock")): assert run.execute(job, root) == "elsewhere"
+
+
+def test_data_that_is_not_here_leaves_its_figures_out(place, tmp_path, capsys):
+    scale = tmp_path / "more.toml"
+    scale.write_text((place.root / "tiny.toml").read_text() + '[datasets.nowhere]\n')
+    run.main(tables=["4"], scale=str(scale), root=place.root / "runs", results=tmp_path, dry_run=True)
+    assert "left out, 2 figures: nowhere is neither a file" in capsys.readouterr().out
+
+
+def test_commands_can_be_printed(place, capsys):
+    runner(place, ["4"], "none", "none", print_commands=True)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[2] for line in lines] == [
+        "ulmfit.finetune_lm", "ulmfit.classify", "ulmfit.pretrain", "ulmfit.finetune_lm", "ulmfit.classify"]
+
+
+def test_a_dataset_that_the_scale_lacks(place):
+    with says("has no mnist; it has:"): runner(place, ["4"], datasets="mnist")
+
+
+def test_hours_are_those_of_finished_jobs(tmp_path):
+    for name, seconds in ("classify-a-1", 3600), ("classify-a-2", 7200), ("classify-b-1", 1800):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "run.json").write_text(f'{{"seconds": {seconds}}}')
+    def job(stage, data): return SimpleNamespace(stage=stage, name=f"{stage}-{data}-9")
+    assert run.hours([job("classify", "a")], tmp_path) == (1.5, 0)
+    assert run.hours([job("classify", "c"), job("pretrain", "a")], tmp_path) == (1.0, 1)
+
+
+def test_the_first_row_is_what_mcnemar_compares_with(everything):
+    of = [r for r in everything if r["table"] == "table7" and r["only_wrong"]]
+    assert of[0]["row"] == "Chain-thaw" and {r["only_wrong"] for r in of if r["row"] == "From scratch"} == {"0"}
+    for r in of: assert 0 <= int(r["only_wrong"]) <= int(r["test_documents"])
+
+
+# --- the report ---
+
+@pytest.mark.parametrize("pairs, verdict, told", [
+    ([(1, 3), (1, 3.1), (1, 2.9)], HOLDS, "+2.00 ± 0.25"), ([(3, 1), (3, 1.1), (3, 0.9)], FAILS, "-2.00 ± 0.25"),
+    ([(1, 3), (3, 1), (2, 2)], OPEN, "+0.00 ± 4.97"), ([(1, 3)], OPEN, "+2.00 (one seed)")])
+def test_a_claim_holds_where_its_whole_interval_does(pairs, verdict, told):
+    d = Difference(pairs)
+    assert (d.verdict, str(d)) == (verdict, told)
+
+
+def test_the_report_has_every_row_and_stays_the_same(place, everything):
+    out = place.root / "report"
+    out.mkdir()
+    report.main(results=place.root / "results", out=out)
+    text, page = (out / "REPORT.md").read_text(), (out / "report.html").read_text()
+    for name in names("tables"):
+        about = read_toml("tables", name)
+        assert about["title"] in text and all(f"| {r['name']} |" in text for r in about["row"])
+    assert page.count("<svg") == 2 and "python -m ulmfit.classify" in page and "<script" not in page
+    report.main(results=place.root / "results", out=out)
+    assert ((out / "REPORT.md").read_text(), (out / "report.html").read_text()) == (text, page)
+
+
+def test_papers_figures_are_of_rows_that_there_are():
+    with open(plan.HERE / "paper.csv") as f: paper = list(csv.DictReader(f))
+    for r in paper: assert r["row"] in {row["name"] for row in read_toml("tables", r["table"])["row"]}, r
+
+
+def test_means_are_over_the_seeds(tmp_path):
+    (tmp_path / "s.csv").write_text("table,row,dataset,labelled,seed,valid_error\nt,a,d,0,0,2\nt,a,d,0,1,4\nt,b,d,0,1,1\n")
+    found = Results(tmp_path / "s.csv")
+    assert found.errors("t", "a", ("d", "0"), "valid_error") == {"0": 2, "1": 4}
+    assert found.difference("t", "b", "a", ("d", "0"), "valid_error").pairs == [(1, 4)]
+
+
+def test_a_report_of_nothing(tmp_path):
+    with pytest.raises(CliError, match="no figures in .* yet"): report.main(results=tmp_path, out=tmp_path)
+
