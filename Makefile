@@ -15,7 +15,7 @@ LM      := runs/$(NAME)finetune_lm
 found    = $(if $(wildcard $(1)/model),$(1),en-small)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test pretrain finetune-lm classify tables report bench bench-peers equal corpora soak clean
+.PHONY: help setup demo test pretrain finetune-lm classify tables report release-model bench bench-peers equal corpora soak clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -53,6 +53,9 @@ tables: setup  ## the paper's tables and figures at SCALE (smoke, small, paper),
 
 report: setup  ## page and pictures from the figures that there are
 	$(PY) -m experiments.report
+
+release-model: setup  ## the English model in the box, from Wikipedia to its card (hours; needs the data)
+	$(PY) -m experiments.release
 
 bench-peers: .venv-peers/ready  ## fastai in an environment of its own, to compare with
 .venv-peers/ready: constraints-peers.txt

@@ -27,9 +27,9 @@ from .plan import Cell, Job, Scale, names
 
 RESULTS = Path(__file__).parent / "results" / "tables"
 PLACE = ["table", "row", "dataset", "labelled", "seed"]
-COLUMNS = [*PLACE, "value", "valid_error", "test_error", "valid_documents", "test_documents", "valid_perplexity", "epochs",
-           "seconds", "documents_per_second", "peak_memory_mib", "only_wrong", "only_first_wrong", "run", "data",
-           "commit", "notes", "command"]
+MEASURED = ["value", "valid_error", "test_error", "documents_per_second"]
+COLUMNS = [*PLACE, *MEASURED, "valid_documents", "test_documents", "valid_perplexity", "epochs", "seconds",
+           "peak_memory_mib", "only_wrong", "only_first_wrong", "run", "data", "commit", "notes", "command"]
 CURVES = ["run", "epoch", "train_loss", "valid_loss", "valid_error"]
 PRINTED = ("evaluate", "baseline", "counts")  # their figures are what they print
 FORK = multiprocessing.get_context("fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn")
@@ -101,7 +101,7 @@ def figures(cell: Cell, first: Job, root: Path) -> dict | None:
     result, chain = found["result"], [record(j, root) or {} for j in cell.job.needs()]
     row = dict(table=cell.table, row=cell.row, dataset=cell.dataset, labelled=cell.labelled, seed=cell.seed,
                run=cell.job.name, seconds=round(sum(r.get("seconds", 0) for r in chain)))
-    row |= {k: round(result[k], 4) for k in ("value", "valid_error", "test_error", "documents_per_second") if k in result}
+    row |= {k: round(result[k], 4) for k in MEASURED if k in result}
     row |= {k: result[k] for k in ("valid_documents", "test_documents") if k in result}
     if "error" in result: row |= dict(test_error=round(result["error"], 4), test_documents=result["documents"])
     lms = [r for r in chain if r.get("stage") == "finetune_lm"]

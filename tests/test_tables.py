@@ -221,7 +221,8 @@ def test_papers_figures_are_of_rows_that_there_are():
 
 
 def test_means_are_over_the_seeds(tmp_path):
-    (tmp_path / "s.csv").write_text("table,row,dataset,labelled,seed,valid_error\nt,a,d,0,0,2\nt,a,d,0,1,4\nt,b,d,0,1,1\n")
+    head = "table,row,dataset,labelled,seed,valid_error"
+    (tmp_path / "s.csv").write_text("\n".join([head, "t,a,d,0,0,2", "t,a,d,0,1,4", "t,b,d,0,1,1"]))
     found = Results(tmp_path / "s.csv")
     assert found.errors("t", "a", ("d", "0"), "valid_error") == {"0": 2, "1": 4}
     assert found.difference("t", "b", "a", ("d", "0"), "valid_error").pairs == [(1, 4)]

@@ -1,0 +1,146 @@
+"""The English language model in the box, from Wikipedia to `data/models/en-small` and its card.
+
+    python -m experiments.release        (make release-model)
+
+Pretrains forwards and backwards by the preset `en-small` (hours; each goes on where it was), writes both in 8 bits a
+weight, measures them and what they are worth (the table `transfer`, where it has been run), and writes the card. Every
+figure on the card is measured here or read from a result.
+"""
+import json, math
+from collections.abc import Iterator
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+from fastcore.script import call_parse
+
+from ulmfit.corpus.prepare import prepared
+from ulmfit.corpus.registry import open_source, read_card
+from ulmfit.corpus.store import Corpus
+from ulmfit.evaluate import language_model_figures, read_split
+from ulmfit.export import main as export
+from ulmfit.model import bundle
+from ulmfit.model.bundle import MODELS, WEIGHTS, Bundle, device_and_dtype
+from ulmfit.pretrain import main as pretrain
+from ulmfit.text.tokenizer import Tokenizer
+from ulmfit.training.files import write_text
+
+from .findings import Results, claims_table, main_table
+from .plan import read_toml
+from .report import markdown
+from .run import RESULTS, saved
+
+NAME, CORPUS, YARDSTICK = "en-small", "enwiki", "wikitext-103"
+DIRECTIONS = dict(forwards=False, backwards=True)
+
+
+def raw(corpus: str, split: str) -> Iterator[str]:
+    "The documents of a split as they are in its files."
+    for s, text in open_source(corpus, "lm").read():
+        if s == split: yield text[0] if isinstance(text, tuple) else text
+
+
+def spelling_bits(tokens: list[str], counts: np.ndarray, lexicon: list[str], frequency: np.ndarray) -> float:
+    """Bits that it takes to spell unknown `tokens`, each `counts` times.
+
+    By characters alone, as often as they occur in the words of `lexicon`, with a mark for a word's end.
+    """
+    seen: dict[str, int] = {}
+    for word, n in zip(lexicon, frequency):
+        for c in word: seen[c] = seen.get(c, 0) + int(n)
+    total = sum(seen.values()) + int(frequency.sum()) + len(seen) + 2  # one more of each, of ends, and one for what is new
+    end = math.log2(total / (int(frequency.sum()) + 1))
+    def spelt(token: str) -> float: return end + sum(math.log2(total / (seen.get(c, 0) + 1)) for c in token)
+    return float(sum(n * spelt(t) for t, n in zip(tokens, counts)))
+
+
+def yardstick(model: Bundle, source: Corpus, split: str) -> dict:
+    """Word-level figures on WikiText-103.
+
+    Perplexity per word of its own tokens (line ends counted); bits per character, where words that the vocabulary lacks
+    are spelt, so that it compares between vocabularies.
+    """
+    data = prepared(YARDSTICK, "lm", Tokenizer.from_dict(model.tokenizer), of_model=True)
+    found = language_model_figures(model, data.words(model.vocab)[split], 32, device_and_dtype("cpu", "fp32")[1])
+    texts = list(raw(YARDSTICK, split))
+    words = sum(len(t.split()) + t.count("\n") for t in texts)
+    characters = sum(map(len, texts))
+    counts = data.splits[split].counts(len(data.lexicon))
+    lost = np.flatnonzero((model.vocab.table(data.lexicon) == model.vocab.unk) & (counts > 0))
+    spelt = spelling_bits([data.lexicon[i] for i in lost], counts[lost], source.lexicon,
+                          source.splits["train"].counts(len(source.lexicon)))
+    nats = found["loss"] * found["tokens"]
+    return dict(perplexity=found["perplexity"], unknown_percent=found["unknown_percent"],
+                word_perplexity=math.exp(nats / words), bits_per_character=(nats / math.log(2) + spelt) / characters)
+
+
+def measured(run: Path, folder: Path, source: Corpus) -> dict:
+    "Figures of a direction: as it was trained, and as it is stored."
+    record, rows = json.loads((run / "run.json").read_text()), saved(run / "metrics.csv")
+    small = bundle.load(folder)
+    docs = read_split(source, small, "valid", record)
+    stored = language_model_figures(small, docs, 32, device_and_dtype("cpu", "fp32")[1])
+    return dict(record=record, tokens=int(rows[-1]["tokens"]), stored=stored, trained=record["result"],
+                size=(folder / WEIGHTS).stat().st_size,
+                **{split: yardstick(small, source, split) for split in ("valid", "test")})
+
+
+def card(found: dict[str, dict], results: Path) -> str:
+    "The model card, in Markdown."
+    first = next(iter(found.values()))
+    settings, about = first["record"]["settings"], read_card(CORPUS)
+    steps = settings["max_steps"] or None
+    rows = []
+    for name, f in found.items():
+        trained = math.log(f["stored"]["perplexity"] / f["trained"]["valid_perplexity"])
+        rows.append([name, f"{f['tokens']:,}", f"{f['record']['seconds'] / 3600:.1f}",
+                     f"{f['size'] / 1e6:.1f}",
+                     f"{f['trained']['valid_perplexity']:.2f}", f"{100 * math.expm1(trained):+.2f}%",
+                     *(f"{f[s]['word_perplexity']:.1f}" for s in ("valid", "test")),
+                     *(f"{f[s]['bits_per_character']:.3f}" for s in ("valid", "test")),
+                     f"{f['valid']['unknown_percent']:.1f}%"])
+    head = ["direction", "tokens learnt from", "hours", "MB", f"perplexity, held-out {CORPUS}", "for 8 bits",
+            "per word, WikiText-103 valid", "test", "bits per character, valid", "test", "unknown"]
+    worth = [Results(p) for p in sorted(results.glob("small.csv"))]
+    lines = [
+        f"# {NAME}", "An AWD-LSTM language model of English, "
+        f"{settings['emb']}/{settings['hidden']}/{settings['layers']}, {settings['max_vocab']:,} words, for fine-tuning by "
+        "ULMFiT on two CPU cores. `finetune_lm` and `classify` start from it where no other is named. Made, as this card, "
+        f"by `make release-model` on {date.today()}.",
+        "## Figures", markdown(head, rows),
+        f"Perplexity is per token of this project's tokenizer (capitals are tokens of their own) on "
+        f"{first['trained']['valid_tokens']:,} tokens of articles that were not learnt from. Per word is per word of "
+        "WikiText-103, unknown words as one; bits per character have them spelt, so that they compare between "
+        "vocabularies. Hours are of one CPU thread, other work beside it.",
+        "## Text", f"{about['title']}: {about.get('licence', '')}. {'; '.join(first['record']['notes'])}. "
+        f"Seed {first['record']['seed']}; {steps or 'all'} steps of {settings['batch']} × {settings['bptt']} tokens; "
+        f"schedule {settings['schedule']}, rate {settings['lr']}, dropouts times {settings['drop_mult']}.",
+        "## What it is not for", "Generating text that anyone should believe; languages other than English; knowledge "
+        "of anything after its text was written. What the articles get wrong or leave out, it does as well, about "
+        "people too: look at the errors of a classifier for the groups that it will judge.",
+    ]
+    for r in worth:
+        if not r.of("transfer"): continue
+        about = read_toml("tables", "transfer")
+        lines += ["## What it is worth", f"Test error, mean of seeds ± standard deviation (scale `{r.scale}`).",
+                  markdown(*main_table(r, "transfer", about)), markdown(*claims_table(r, "transfer", about))]
+    return "\n\n".join(lines) + "\n"
+
+
+@call_parse
+def main(
+    root: Path = Path("runs"),  # folder of the two runs
+    precision: str = "bf16",  # of training: fp32 on a processor without bf16
+    directions: str = "forwards,backwards",  # which
+    results: Path = RESULTS,  # the figures that the card quotes
+):
+    "Make the model in the box."
+    found = {}
+    for name in directions.split(","):
+        run, folder = root / f"{NAME}-{name}", MODELS / NAME / name
+        pretrain(corpus=CORPUS, preset=NAME, backwards=DIRECTIONS[name], out=run, precision=precision)
+        export(run=run, out=folder)
+        source = prepared(CORPUS, "lm", Tokenizer.from_dict(bundle.load(folder).tokenizer), of_model=True)
+        found[name] = measured(run, folder, source)
+    write_text(MODELS / NAME / "README.md", card(found, results))
+    print(f"{MODELS / NAME}: {', '.join(found)}")
