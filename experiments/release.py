@@ -48,7 +48,7 @@ def spelling_bits(tokens: list[str], counts: np.ndarray, lexicon: list[str], fre
     seen: dict[str, int] = {}
     for word, n in zip(lexicon, frequency):
         for c in word: seen[c] = seen.get(c, 0) + int(n)
-    total = sum(seen.values()) + int(frequency.sum()) + len(seen) + 2  # one more of each, of ends, and one for what is new
+    total = sum(seen.values()) + int(frequency.sum()) + len(seen) + 2  # one more of each and of ends, one new
     end = math.log2(total / (int(frequency.sum()) + 1))
     def spelt(token: str) -> float: return end + sum(math.log2(total / (seen.get(c, 0) + 1)) for c in token)
     return float(sum(n * spelt(t) for t, n in zip(tokens, counts)))
@@ -104,9 +104,9 @@ def card(found: dict[str, dict], results: Path) -> str:
     worth = [Results(p) for p in sorted(results.glob("small.csv"))]
     lines = [
         f"# {NAME}", "An AWD-LSTM language model of English, "
-        f"{settings['emb']}/{settings['hidden']}/{settings['layers']}, {settings['max_vocab']:,} words, for fine-tuning by "
-        "ULMFiT on two CPU cores. `finetune_lm` and `classify` start from it where no other is named. Made, as this card, "
-        f"by `make release-model` on {date.today()}.",
+        f"{settings['emb']}/{settings['hidden']}/{settings['layers']}, {settings['max_vocab']:,} words, for fine-tuning "
+        "by ULMFiT on two CPU cores. `finetune_lm` and `classify` start from it where no other is named. Made, as this "
+        f"card, by `make release-model` on {date.today()}.",
         "## Figures", markdown(head, rows),
         f"Perplexity is per token of this project's tokenizer (capitals are tokens of their own) on "
         f"{first['trained']['valid_tokens']:,} tokens of articles that were not learnt from. Per word is per word of "
