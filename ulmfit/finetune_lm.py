@@ -21,6 +21,7 @@ from .model.language_model import LanguageModel, Regularization, with_vocabulary
 from .model.tasks import language_model_result, language_model_task
 from .text.tokenizer import SUBWORDS, Tokenizer
 from .text.vocab import VocabSettings, coverage, sources
+from .training.distributed import join
 from .training.freezing import Unfreezing
 from .training.loop import Training, fit
 from .training.optimizers import Optimization
@@ -53,29 +54,33 @@ def main(
     blocks = choose(SETTINGS, read_preset(preset, "finetune_lm"), given)
     dropouts, regularization, vocab_settings, windows, streaming, optimization, schedule, unfreezing, training = blocks
     where, dtype = device_and_dtype(device, precision)
+    ranks, where = join(where)
 
     # data: the splits that are read, less the documents held out
     old = bundle.load(model, bundle.LANGUAGE_MODEL, backwards=backwards or None)
-    data = prepared(dataset, None, Tokenizer.from_dict(old.tokenizer), text_column, label_column, encoding,
-                    of_model=True)
-    names = lm_splits.split("+")
-    if missing := set(names) - set(data.splits):
-        raise CliError(f"{data.name} has no split {', '.join(missing)}; it has: {', '.join(data.splits)}")
-    vocab = (old.vocab if data.tokenizer.kind == SUBWORDS  # every text has the same subwords
-             else data.vocab(names, vocab_settings.max_vocab, vocab_settings.min_freq))
-    splits = with_held_out(data.words(vocab), "valid", streaming.valid_fraction, seed)
+    with ranks.in_turn():
+        data = prepared(dataset, None, Tokenizer.from_dict(old.tokenizer), text_column, label_column, encoding,
+                        of_model=True)
+        names = lm_splits.split("+")
+        if missing := set(names) - set(data.splits):
+            raise CliError(f"{data.name} has no split {', '.join(missing)}; it has: {', '.join(data.splits)}")
+        vocab = (old.vocab if data.tokenizer.kind == SUBWORDS  # every text has the same subwords
+                 else data.vocab(names, vocab_settings.max_vocab, vocab_settings.min_freq))
+        splits = with_held_out(data.words(vocab), "valid", streaming.valid_fraction, seed)
     text = splits["train"] if "train" in names else splits[names[0]]
     for name in names[1:]: text = text.followed_by(splits[name])
     print(coverage(vocab, old.vocab, text.counts(len(vocab))))
-    stream = LanguageModelStream(text, streaming.batch, windows, streaming.shuffle, old.backwards, seed)
-    valid = LanguageModelStream(splits["valid"], streaming.batch, Windows(windows.bptt), backwards=old.backwards)
+    stream = LanguageModelStream(text, streaming.batch, windows, streaming.shuffle, old.backwards, seed,
+                                 part=ranks.part)
+    valid = LanguageModelStream(splits["valid"], streaming.batch, Windows(windows.bptt), backwards=old.backwards,
+                                part=ranks.part)
 
     # model: the pretrained weights, in the target's vocabulary
     torch.manual_seed(seed)
     lm = LanguageModel(Encoder(len(vocab), old.model.encoder.architecture, dropouts, kernel))
     lm.load_state_dict(with_vocabulary(old.model.state_dict(), sources(vocab, old.vocab)))
     lm = lm.to(where)
-    run = Run(out, "finetune_lm", blocks, seed, where, corpus=dataset, notes=data.manifest["notes"],
+    run = Run(out, "finetune_lm", blocks, seed, where, ranks, corpus=dataset, notes=data.manifest["notes"],
               data=data.fingerprint, lm_splits=lm_splits, vocab=vocab.fingerprint, backwards=old.backwards,
               model=bundle.fingerprint(model), dtype=str(dtype))
     if run.result: return print(f"{out} is finished: validation perplexity {run.result['valid_perplexity']:.2f}")
@@ -83,12 +88,13 @@ def main(
 
     # training
     rng = torch.Generator(where).manual_seed(seed)
-    task = language_model_task(lm, stream, valid, regularization, dtype, streaming.scale_rate)
+    task = language_model_task(lm, stream, valid, regularization, dtype, streaming.scale_rate, ranks)
     figures = fit(task, optimization, schedule, unfreezing, training, run, rng)
 
     # result
-    Bundle(lm, vocab, old.tokenizer, old.backwards).save(run.model)
+    if ranks.leads: Bundle(lm, vocab, old.tokenizer, old.backwards).save(run.model)
     run.finish(figures, language_model_result(figures, stream, valid, where), training.keep_checkpoint)
+    ranks.leave()
     print(f"validation perplexity {run.result['valid_perplexity']:.2f} in {figures['seconds']:.0f} s; "
           f"model in {run.model}\n"
           f"next: make classify FROM={out}{'' if dataset == 'pydocs' else f' DATASET={dataset}'}")

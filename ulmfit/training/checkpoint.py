@@ -22,11 +22,12 @@ class Damaged(Exception): "A checkpoint that is not what was written, and why."
 
 
 class Checkpoints:
-    "Those of a run, in a folder of their own."
-    def __init__(self, folder: Path): self.folder = Path(folder)
+    "Those of a run, in a folder of their own; of several processes one `writes`."
+    def __init__(self, folder: Path, writes: bool = True): self.folder, self.writes = Path(folder), writes
 
     def save(self, step: int, state: dict, best: str | None = None):
         "Keep the state at a step; with the one before it and the best weights that they name, no others stay."
+        if not self.writes: return
         write(self.folder / f"step-{step:06}.pt", state, best=best)
         notes = self.notes()
         # what is newer than this step was damaged: the run went on from one before it
@@ -40,7 +41,8 @@ class Checkpoints:
 
     def save_best(self, step: int, weights: dict) -> str:
         "Keep weights, beside those of before until a later checkpoint names these; returns the file's name."
-        write(path := self.folder / f"best-{step:06}.pt", weights)
+        path = self.folder / f"best-{step:06}.pt"
+        if self.writes: write(path, weights)
         return path.name
 
     def newest(self) -> dict | None:
@@ -64,6 +66,7 @@ class Checkpoints:
 
     def remove(self):
         "All of them, and the folder if nothing else is in it."
+        if not self.writes: return
         for note in [*self.notes(), *self.folder.glob("best-*.json")]: remove(note)
         if self.folder.exists() and not any(self.folder.iterdir()): self.folder.rmdir()
 
