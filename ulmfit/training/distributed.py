@@ -152,5 +152,6 @@ def together():
     "Around what all processes take part in: where one has ended, the others end with a line."
     try: yield
     except RuntimeError as e:
+        why = str(e).splitlines()[0].split("] ", 1)[-1]  # without the place in the library
         raise CliError("another process of this run has ended or does not answer; the same command goes on from the "
-                       f"last checkpoint ({str(e).splitlines()[0]})") from e
+                       f"last checkpoint ({why})") from e
