@@ -280,6 +280,6 @@ def test_torchrun_prepares_and_trains(tmp_path):
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m",
                "ulmfit.pretrain", "--corpus", text, *PRETRAIN, "--out", tmp_path / "run"]
     r = subprocess.run(list(map(str, command)), cwd=REPOSITORY, capture_output=True, text=True, timeout=120)
-    assert r.returncode == 0 and record(tmp_path / "run")["processes"] == 2, r.stderr
+    assert r.returncode == 0 and record(tmp_path / "run")["processes"] == 2, r.stdout + r.stderr
     lines = r.stdout.splitlines()
     assert len(lines) == len(set(lines)) == 5 and r.stderr.count("no valid split") == 1, r.stdout + r.stderr
