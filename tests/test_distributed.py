@@ -26,7 +26,7 @@ NO_DROPOUT = dict(output_p=0.0, hidden_p=0.0, input_p=0.0, embed_p=0.0, weight_p
 DROPOUT = dict(output_p=0.1, hidden_p=0.2, input_p=0.3, embed_p=0.1, weight_p=0.2)
 HEAD = {True: dict(head_drop=0.4, head_hidden_drop=0.1), False: dict(head_drop=0.0, head_hidden_drop=0.0)}
 LM = dict(batch=5, bptt=8, min_freq=1, epochs=2, device="cpu", clip=0.3, draw="merity", scale_rate=True,
-          keep_best=False)
+          alpha=2.0, beta=1.0, keep_best=False)
 STAGES = dict(
     pretrain=lambda m: dict(corpus=str(m.one), emb=8, hidden=12, layers=2, **LM),
     finetune_lm=lambda m: dict(dataset=str(m.data), model=m.lm, plan="gradual", **LM),
@@ -128,7 +128,7 @@ def test_processes_learn_what_one_does(made, tmp_path, stage, dropout):
 def test_a_process_may_have_no_target_in_the_last_step(made, tmp_path, kernel):
     pairs = record(made.lm)["result"]["train_tokens"] - 1
     batch = next(b for b in range(4, 20) if 0 < pairs % b <= b // 2)  # the first half's columns have one more
-    how = settings("pretrain", made, batch=batch, bptt=1, draw="fixed", epochs=1, kernel=kernel, max_steps=0)
+    how = settings("pretrain", made, batch=batch, bptt=1, draw="fixed", epochs=1, kernel=kernel, clip=0.0)
     for size in (1, 2): run(size, "pretrain", tmp_path / f"{size}", how)
     assert difference(tmp_path / "1", tmp_path / "2") < 1e-12
 
@@ -220,20 +220,23 @@ def test_a_signal_to_all_is_none_of_them_the_second(made, tmp_path):
     assert codes == [143, 143] and Checkpoints(tmp_path / "run/checkpoint").newest()["at"]["step"] == 6
 
 
-def nan(loss): return loss._replace(objective=loss.objective * float("nan"))
+NAN = torch.tensor(torch.nan)
+BAD = dict(loss=lambda loss: loss._replace(objective=loss.objective + NAN),  # its gradient is as it should be
+           gradient=lambda loss: loss._replace(objective=loss.objective * NAN))
 
 
-@pytest.mark.parametrize("stage", ["pretrain", "classify"])
-def test_where_one_process_has_no_finite_loss_none_takes_the_step(made, tmp_path, stage):
+@pytest.mark.parametrize("stage, what", [("pretrain", "loss"), ("pretrain", "gradient"), ("classify", "gradient")])
+def test_where_one_process_has_no_finite_loss_none_takes_the_step(made, tmp_path, stage, what):
     how, out = settings(stage, made, checkpoint_minutes=0), tmp_path / "run"
-    codes, said = Group(2, stage, out, how, at_step(3, 1, nan)).end()
+    codes, said = Group(2, stage, out, how, at_step(3, 1, BAD[what])).end()
     assert codes == [1, 1] and all("step 3, rate" in text for text in said)
     assert Checkpoints(out / "checkpoint").newest()["at"]["step"] == 2
 
 
 def test_where_one_process_has_no_finite_loss_all_pass_over_the_step(made, tmp_path):
     out = tmp_path / "run"
-    codes, said = Group(2, "pretrain", out, settings("pretrain", made, on_nonfinite="skip"), at_step(3, 1, nan)).end()
+    how = settings("pretrain", made, on_nonfinite="skip")
+    codes, said = Group(2, "pretrain", out, how, at_step(3, 1, BAD["loss"])).end()
     assert codes == [0, 0] and record(out)["skipped_steps"] == 1, said
     first, second = (torch.load(out.with_suffix(f".{r}"), weights_only=True) for r in (0, 1))
     assert all(torch.equal(first[k], second[k]) for k in first)
