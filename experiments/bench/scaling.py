@@ -29,7 +29,8 @@ def steps(how: dict):
     model = LanguageModel(Encoder(how["vocab"], Architecture(**SIZES))).train()
     optimizer = build(layer_groups(model), Optimization("adam", ADAM["lr"], *ADAM["betas"], ADAM["eps"]))
     rng, here = torch.Generator(device).manual_seed(0), ranks.part(how["batch"])
-    pairs = [(x[:, here], y[:, here], Share(Columns(here, how["batch"]), x.numel())) for x, y in windows(how)]
+    pairs = [(x[:, here].contiguous(), y[:, here].contiguous(), Share(Columns(here, how["batch"]), x.numel()))
+             for x, y in windows(how)]
 
     def run(pairs: list):
         state = None

@@ -110,8 +110,10 @@ class Ranks:
         for _ in range(turn, 2): self.wait()
 
     def leave(self):
-        "At the end, when no process needs another any more."
-        if not self.alone: dist.destroy_process_group()
+        "At the end, once all have come there: where one process ends badly, torchrun ends the others as they write."
+        if self.alone: return
+        self.wait()
+        dist.destroy_process_group()
 
 
 class Whole(torch.autograd.Function):
@@ -133,7 +135,7 @@ def join(device: torch.device) -> tuple[Ranks, torch.device]:
     On the CPU they speak by gloo, on GPUs by NCCL (plain numbers by gloo there too: the GPU is not waited for).
     Standard output is the first one's.
     """
-    if not dist.is_torchelastic_launched() or int(os.environ["WORLD_SIZE"]) == 1: return Ranks(), device
+    if "TORCHELASTIC_RUN_ID" not in os.environ or int(os.environ["WORLD_SIZE"]) == 1: return Ranks(), device
     ranks = Ranks(*(int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")))
     if device.index is not None:
         raise CliError(f"--device {device} is one device for {ranks.size} processes; give --device {device.type}")

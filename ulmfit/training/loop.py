@@ -213,7 +213,6 @@ def save(run: Run, at: dict, model: nn.Module, optimizer: torch.optim.Optimizer,
 def stop(number: int, run: Run, at: dict, model: nn.Module, optimizer: torch.optim.Optimizer, rng: Generator):
     "Save and end, as a signal asked."
     save(run, at, model, optimizer, rng)
-    run.ranks.wait()  # where one process ends, torchrun ends the others: not before the state is saved
     run.ranks.leave()
     if not run.ranks.leads: raise SystemExit(128 + number)
     end_by(number, f"stopped after step {at['step']:,}; the same command goes on from there")
