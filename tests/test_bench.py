@@ -59,6 +59,16 @@ def test_a_training_step_is_timed_beside_torchs_usual_model():
     assert {"tokens_per_second", "peak_memory_bytes", "dtype", "vocab", "batch", "bptt", "threads"} <= set(ours)
 
 
+@pytest.mark.slow
+def test_two_processes_are_timed_beside_one():
+    command = [sys.executable, "-m", "experiments.bench", "scaling", "--vocab", "50", "--batch", "3", "--bptt", "2"]
+    command += ["--steps", "1", "--rounds", "1", "--json"]
+    r = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+    rows = list(map(json.loads, r.stdout.splitlines()))
+    assert [(row["processes"], row["batch"]) for row in rows] == [(1, 3), (2, 3), (2, 6)], r.stderr
+    assert rows[0]["efficiency"] == 1 and all({"tokens_per_second", "peak_memory_bytes"} <= set(row) for row in rows)
+
+
 def test_contenders_do_not_touch_the_cores_beyond_theirs():
     program = '''import os, sys
 for _ in sys.stdin: print('{"seconds": %d}' % len(os.sched_getaffinity(0)), flush=True)'''

@@ -57,7 +57,8 @@ def test_metrics_have_a_row_an_epoch(made, run, columns):
 @pytest.mark.parametrize("run", ["lm", "tuned", "classifier"])
 def test_a_finished_run_has_its_model_and_no_checkpoint(made, run):
     folder = made.root / run
-    assert {p.name for p in folder.iterdir()} == {"run.json", "metrics.csv", "model"}
+    more = {"predictions.csv"} if run == "classifier" else set()
+    assert {p.name for p in folder.iterdir()} == {"run.json", "metrics.csv", "model"} | more
     assert {p.name for p in (folder / "model").iterdir()} == {"model.safetensors", "config.json", "vocab.json"}
 
 
@@ -411,3 +412,12 @@ def test_the_language_model_does_not_read_what_the_classifier_is_tested_on(made,
     (text, valid), (labelled, valid_too, test) = seen["finetune_lm"], seen["classify"]
     assert (text, valid) == (labelled, valid_too) and len(labelled) == 12 and len(test) == 8
     assert not test & (text | valid)
+
+
+def test_a_classifier_leaves_what_it_predicts_for_the_test_split(made, tmp_path):
+    "And `evaluate` writes the same."
+    left = rows((made.classifier / "predictions.csv").read_text())
+    wrong = sum(r["label"] != r["predicted"] for r in left)
+    assert len(left) == 18 and 100 * wrong / 18 == pytest.approx(record(made.classifier)["result"]["test_error"])
+    ok("evaluate", made.classifier, "--predictions", tmp_path / "p.csv")
+    assert (tmp_path / "p.csv").read_text() == (made.classifier / "predictions.csv").read_text()

@@ -391,3 +391,14 @@ def test_a_signal_ends_a_stage_with_its_state_saved(made, tmp_path, stage, numbe
     assert process.returncode == code and "the same command goes on from there" in err and "Traceback" not in err
     reached = int(err.split("stopped after step ")[1].split(";")[0].replace(",", ""))
     assert Checkpoints(out / "checkpoint").newest()["at"]["step"] == reached
+
+
+# --- one process a run ---
+
+def test_a_run_that_another_process_trains_is_left_to_it(made, tmp_path):
+    run = tmp_path / "run"
+    with Checkpoints(run / "checkpoint").held():
+        r = command("pretrain", "--corpus", made.one, *PRETRAIN, "--out", run)
+    assert r.code == 1 and f"another process is at work on {run}" in r.err and "Traceback" not in r.err
+    ok("pretrain", "--corpus", made.one, *PRETRAIN, "--out", run)
+    assert names(run) == ["metrics.csv", "model", "run.json"]

@@ -24,6 +24,7 @@ from .model.language_model import Regularization
 from .model.tasks import classifier_task
 from .text.tokenizer import TextSettings, Tokenizer
 from .text.vocab import VocabSettings
+from .training.distributed import join
 from .training.files import write_text
 from .training.freezing import Unfreezing
 from .training.loop import Training, fit
@@ -63,20 +64,22 @@ def main(
     (dropouts, regularization, reading, head, held_out, batching, optimization, schedule, unfreezing, training,
      architecture, vocab_settings, text) = blocks
     where, dtype = device_and_dtype(device, precision)
+    ranks, where = join(where)
     split_seed = seed if split_seed is None else split_seed
 
     # data: what is held out first, then the labelled sample
     old, origin = bundle.starting(model, backwards)
     tokenizer = Tokenizer.from_dict(old.tokenizer) if old else Tokenizer.named(text)
-    data = prepared(dataset, "classification", tokenizer, text_column, label_column, encoding, of_model=bool(old))
-    tokenizer = data.tokenizer
-    vocab = old.vocab if old else data.vocab(["train"], vocab_settings.max_vocab, vocab_settings.min_freq)
-    splits = held_out.apart(data.words(vocab), split_seed, seed)
+    with ranks.in_turn():
+        data = prepared(dataset, "classification", tokenizer, text_column, label_column, encoding, of_model=bool(old))
+        tokenizer = data.tokenizer
+        vocab = old.vocab if old else data.vocab(["train"], vocab_settings.max_vocab, vocab_settings.min_freq)
+        splits = held_out.apart(data.words(vocab), split_seed, seed)
     labelled = splits["train"]
     backwards = old.backwards if old else backwards
     how = dict(pad=vocab.pad, backwards=backwards, longest=reading.max_length)
     train = DocumentBatches(labelled, batch=batching.batch, tokens=batching.train_tokens, shuffle=True, seed=seed,
-                            **how)
+                            part=ranks.dealt, **how)
     valid, test = (DocumentBatches(splits[s], batch=256, tokens=batching.eval_tokens, **how) for s in ("valid", "test"))
 
     # model: the encoder of the language model, and a new head
@@ -85,8 +88,8 @@ def main(
     classifier = Classifier(Encoder(len(vocab), network, dropouts, kernel), len(data.classes), head, reading)
     if old and not from_scratch: classifier.encoder.load_state_dict(old.model.encoder.state_dict())
     classifier = classifier.to(where)
-    run = Run(out, "classify", blocks, seed, where, corpus=dataset, notes=data.manifest["notes"], data=data.fingerprint,
-              split_seed=split_seed, vocab=vocab.fingerprint, backwards=backwards,
+    run = Run(out, "classify", blocks, seed, where, ranks, corpus=dataset, notes=data.manifest["notes"],
+              data=data.fingerprint, split_seed=split_seed, vocab=vocab.fingerprint, backwards=backwards,
               model=origin, from_scratch=from_scratch, dtype=str(dtype))
     if run.result: return print(f"{out} is finished: test error {run.result['test_error']:.2f}%")
     counts = labelled.counts(len(vocab))
@@ -96,18 +99,20 @@ def main(
 
     # training
     rng = torch.Generator(where).manual_seed(seed)
-    task = classifier_task(classifier, train, valid, regularization, dtype)
+    task = classifier_task(classifier, train, valid, regularization, dtype, ranks)
     figures = fit(task, optimization, schedule, unfreezing, training, run, rng)
 
     # result
-    probabilities = class_probabilities(classifier, test.batches(), len(test.docs), dtype)
+    probabilities = class_probabilities(classifier, test.batches(), len(test.docs), dtype, ranks)
     test_error = percent_wrong(probabilities, test.docs.targets)
-    Bundle(classifier, vocab, tokenizer.to_dict(), backwards, data.classes, head).save(run.model)
-    write_text(run.folder / PREDICTIONS, csv_text(predictions(probabilities, test.docs.targets, data.classes)))
+    if ranks.leads:
+        Bundle(classifier, vocab, tokenizer.to_dict(), backwards, data.classes, head).save(run.model)
+        write_text(run.folder / PREDICTIONS, csv_text(predictions(probabilities, test.docs.targets, data.classes)))
     result = dict(valid_error=figures["valid_error"], valid_loss=figures["valid_loss"], test_error=test_error,
                   labelled=len(labelled), valid_documents=len(valid.docs), test_documents=len(test.docs),
                   documents_per_second=figures["documents_per_second"], peak_memory_bytes=peak_memory(where))
     run.finish(figures, result, training.keep_checkpoint)
+    ranks.leave()
     print(f"validation error {figures['valid_error']:.2f}%, test error {test_error:.2f}% "
           f"in {figures['seconds']:.0f} s; model in {run.model}\n"
           f"next: python -m ulmfit.predict {out} --input texts.csv")

@@ -22,6 +22,7 @@ from .model.language_model import LanguageModel, Regularization, with_vocabulary
 from .model.tasks import language_model_result, language_model_task
 from .text.tokenizer import SUBWORDS, TextSettings, Tokenizer
 from .text.vocab import VocabSettings, coverage, sources
+from .training.distributed import join
 from .training.freezing import Unfreezing
 from .training.loop import Training, fit
 from .training.optimizers import Optimization
@@ -58,24 +59,27 @@ def main(
     (dropouts, regularization, vocab_settings, held_out, windows, streaming, optimization, schedule,
      unfreezing, training, architecture, text_settings) = blocks
     where, dtype = device_and_dtype(device, precision)
+    ranks, where = join(where)
     split_seed = seed if split_seed is None else split_seed
 
     # data: the splits that are read, less the documents held out
     old, origin = bundle.starting(model, backwards)
     tokenizer = Tokenizer.from_dict(old.tokenizer) if old else Tokenizer.named(text_settings)
-    data = prepared(dataset, None, tokenizer, text_column, label_column, encoding, of_model=bool(old))
+    with ranks.in_turn():
+        data = prepared(dataset, None, tokenizer, text_column, label_column, encoding, of_model=bool(old))
+        names = lm_splits.split("+")
+        if missing := set(names) - set(data.splits):
+            raise CliError(f"{data.name} has no split {', '.join(missing)}; it has: {', '.join(data.splits)}")
+        vocab = (old.vocab if old and data.tokenizer.kind == SUBWORDS  # every text has the same subwords
+                 else data.vocab(names, vocab_settings.max_vocab, vocab_settings.min_freq))
+        splits = held_out.apart(data.words(vocab), split_seed, seed)
     backwards = old.backwards if old else backwards
-    names = lm_splits.split("+")
-    if missing := set(names) - set(data.splits):
-        raise CliError(f"{data.name} has no split {', '.join(missing)}; it has: {', '.join(data.splits)}")
-    vocab = (old.vocab if old and data.tokenizer.kind == SUBWORDS  # every text has the same subwords
-             else data.vocab(names, vocab_settings.max_vocab, vocab_settings.min_freq))
-    splits = held_out.apart(data.words(vocab), split_seed, seed)
     text = splits["train"] if "train" in names else splits[names[0]]
     for name in names[1:]: text = text.followed_by(splits[name])
     if old: print(coverage(vocab, old.vocab, text.counts(len(vocab))))
-    stream = LanguageModelStream(text, streaming.batch, windows, streaming.shuffle, backwards, seed)
-    valid = LanguageModelStream(splits["valid"], streaming.batch, Windows(windows.bptt), backwards=backwards)
+    stream = LanguageModelStream(text, streaming.batch, windows, streaming.shuffle, backwards, seed, ranks.part)
+    valid = LanguageModelStream(splits["valid"], streaming.batch, Windows(windows.bptt), backwards=backwards,
+                                part=ranks.part)
 
     # model: the pretrained weights, in the target's vocabulary
     torch.manual_seed(seed)
@@ -83,7 +87,7 @@ def main(
     lm = LanguageModel(Encoder(len(vocab), network, dropouts, kernel))
     if old: lm.load_state_dict(with_vocabulary(old.model.state_dict(), sources(vocab, old.vocab)))
     lm = lm.to(where)
-    run = Run(out, "finetune_lm", blocks, seed, where, corpus=dataset, notes=data.manifest["notes"],
+    run = Run(out, "finetune_lm", blocks, seed, where, ranks, corpus=dataset, notes=data.manifest["notes"],
               data=data.fingerprint, split_seed=split_seed, lm_splits=lm_splits, vocab=vocab.fingerprint,
               backwards=backwards, model=origin, dtype=str(dtype))
     if run.result: return print(f"{out} is finished: validation perplexity {run.result['valid_perplexity']:.2f}")
@@ -91,12 +95,13 @@ def main(
 
     # training
     rng = torch.Generator(where).manual_seed(seed)
-    task = language_model_task(lm, stream, valid, regularization, dtype, streaming.scale_rate)
+    task = language_model_task(lm, stream, valid, regularization, dtype, streaming.scale_rate, ranks)
     figures = fit(task, optimization, schedule, unfreezing, training, run, rng)
 
     # result
-    Bundle(lm, vocab, data.tokenizer.to_dict(), backwards).save(run.model)
+    if ranks.leads: Bundle(lm, vocab, data.tokenizer.to_dict(), backwards).save(run.model)
     run.finish(figures, language_model_result(figures, stream, valid, where), training.keep_checkpoint)
+    ranks.leave()
     print(f"validation perplexity {run.result['valid_perplexity']:.2f} in {figures['seconds']:.0f} s; "
           f"model in {run.model}\n"
           f"next: make classify FROM={out}{'' if dataset == 'pydocs' else f' DATASET={dataset}'}")

@@ -21,6 +21,7 @@ from .model.language_model import LanguageModel, Regularization
 from .model.tasks import language_model_result, language_model_task
 from .text.tokenizer import TextSettings, Tokenizer
 from .text.vocab import VocabSettings
+from .training.distributed import join
 from .training.freezing import Unfreezing
 from .training.loop import Training, fit
 from .training.optimizers import Optimization
@@ -51,19 +52,23 @@ def main(
     (architecture, dropouts, regularization, text, vocab_settings, held_out, windows, streaming,
      optimization, schedule, unfreezing, training) = blocks
     where, dtype = device_and_dtype(device, precision)
+    ranks, where = join(where)
 
     # data
-    data = prepared(corpus, "lm", Tokenizer.named(text), encoding=encoding)
-    vocab = data.vocab(["train"], vocab_settings.max_vocab, vocab_settings.min_freq)
-    splits = held_out.apart(data.words(vocab), seed)
-    stream = LanguageModelStream(splits["train"], streaming.batch, windows, streaming.shuffle, backwards, seed)
-    valid = LanguageModelStream(splits["valid"], streaming.batch, Windows(windows.bptt), backwards=backwards)
+    with ranks.in_turn():
+        data = prepared(corpus, "lm", Tokenizer.named(text), encoding=encoding)
+        vocab = data.vocab(["train"], vocab_settings.max_vocab, vocab_settings.min_freq)
+        splits = held_out.apart(data.words(vocab), seed)
+    stream = LanguageModelStream(splits["train"], streaming.batch, windows, streaming.shuffle, backwards, seed,
+                                 part=ranks.part)
+    valid = LanguageModelStream(splits["valid"], streaming.batch, Windows(windows.bptt), backwards=backwards,
+                                part=ranks.part)
 
     # model
     torch.manual_seed(seed)
     model = LanguageModel(Encoder(len(vocab), architecture, dropouts, kernel)).to(where)
-    run = Run(out, "pretrain", blocks, seed, where, corpus=corpus, notes=data.manifest["notes"], data=data.fingerprint,
-              vocab=vocab.fingerprint, backwards=backwards, dtype=str(dtype))
+    run = Run(out, "pretrain", blocks, seed, where, ranks, corpus=corpus, notes=data.manifest["notes"],
+              data=data.fingerprint, vocab=vocab.fingerprint, backwards=backwards, dtype=str(dtype))
     if run.result: return print(f"{out} is finished: validation perplexity {run.result['valid_perplexity']:.2f}")
     parameters = sum(p.numel() for p in model.parameters())
     print(f"{data.name}: {stream.tokens:,} tokens, vocabulary {len(vocab):,}, {parameters:,} parameters, "
@@ -71,12 +76,13 @@ def main(
 
     # training
     rng = torch.Generator(where).manual_seed(seed)
-    task = language_model_task(model, stream, valid, regularization, dtype, streaming.scale_rate)
+    task = language_model_task(model, stream, valid, regularization, dtype, streaming.scale_rate, ranks)
     figures = fit(task, optimization, schedule, unfreezing, training, run, rng)
 
     # result
-    Bundle(model, vocab, data.tokenizer.to_dict(), backwards).save(run.model)
+    if ranks.leads: Bundle(model, vocab, data.tokenizer.to_dict(), backwards).save(run.model)
     run.finish(figures, language_model_result(figures, stream, valid, where), training.keep_checkpoint)
+    ranks.leave()
     print(f"validation perplexity {run.result['valid_perplexity']:.2f} in {figures['seconds']:.0f} s; "
           f"model in {run.model}\n"
           f"next: make finetune-lm FROM={out}")

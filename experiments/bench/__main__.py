@@ -5,6 +5,7 @@
     python -m experiments.bench classify --documents 256 [--peer fastai] [--json]
     python -m experiments.bench predict --documents 512 [--peer fastai] [--json]
     python -m experiments.bench growth [--json]
+    python -m experiments.bench scaling [--processes 2] [--json]
 
 One JSON object a contender with `--json`, else a table. `--peer fastai` needs `make bench-peers`.
 """
@@ -16,7 +17,7 @@ from fastcore.script import CliError, call_parse
 
 from ulmfit.training.files import write_text
 
-from . import classify, growth, lm, tokenize
+from . import classify, growth, lm, scaling, tokenize
 from .rounds import machine
 
 RESULTS = Path(__file__).parents[1] / "results" / "bench"
@@ -32,15 +33,16 @@ def table(rows: list[dict]) -> str:
 
 @call_parse(pos=["what"])
 def main(
-    what: str,  # tokenize | lm | classify | predict | growth
+    what: str,  # tokenize | lm | classify | predict | growth | scaling
     input: str = "imdb",  # tokenize: a dataset by name, or a file
     documents: int = None,  # tokenize: so many of its documents (25,000; 0: all); classify: 256, predict: 512
-    vocab: int = 33_278,  # lm: words
-    batch: int = 64,  # lm: columns
-    bptt: int = 70,  # lm: tokens a window
-    steps: int = 2,  # lm: of each round
+    vocab: int = 33_278,  # lm, scaling: words
+    batch: int = 64,  # lm, scaling: columns
+    bptt: int = 70,  # lm, scaling: tokens a window
+    steps: int = 2,  # lm, scaling: of each round
+    processes: int = 2,  # scaling: beside one
     device: str = "cpu",  # lm: cpu | cuda
-    precision: str = "bf16",  # lm: of this project, fp32 | bf16
+    precision: str = "bf16",  # lm, scaling: of this project, fp32 | bf16
     peer: str = None,  # fastai; lm: torch | fastai | fastai-bf16
     rounds: int = 3,  # of each contender
     json: bool = False,  # print JSON, an object a contender
@@ -48,7 +50,7 @@ def main(
 ):
     "Measure, beside a peer if there is one."
     peers = dict(tokenize=["fastai"], lm=["torch", "fastai", "fastai-bf16"], classify=["fastai"], predict=["fastai"],
-                 growth=[])
+                 growth=[], scaling=[])
     usual = dict(tokenize=25_000, classify=256, predict=512)
     if what not in peers: raise CliError(f"no benchmark is called {what!r}; there are: {', '.join(peers)}")
     if peer not in (None, *peers[what]):
@@ -57,6 +59,9 @@ def main(
     if what == "tokenize": rows = tokenize.compare(input, documents, peer, rounds)
     elif what in ("classify", "predict"): rows = classify.compare(what, documents, peer, rounds)
     elif what == "growth": rows = growth.compare(len(os.sched_getaffinity(0)))
+    elif what == "scaling":
+        rows = scaling.compare(rounds, processes, vocab=vocab, batch=batch, bptt=bptt, steps=steps, device="cpu",
+                               precision=precision)
     else:
         rows = lm.compare(peer, rounds, vocab=vocab, batch=batch, bptt=bptt, steps=steps, device=device,
                           precision=precision)

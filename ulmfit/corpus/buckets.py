@@ -2,7 +2,7 @@
 
 As with the stream, a batch is a pure function of (seed, epoch, number of the batch).
 """
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,11 +21,15 @@ class Batching:
 
 @dataclass
 class DocumentBatch:
-    "`ids` (t, b) padded at the end, `lengths` (b), `targets` (b) or None, `rows` (b): their places in the split."
+    """`ids` (t, b) padded at the end, `lengths` (b), `targets` (b) or None, `rows` (b): their places in the split.
+
+    Where processes share a batch, `ids` are of the documents `here`, and the others are of all.
+    """
     ids: torch.Tensor
     lengths: torch.Tensor
     targets: torch.Tensor | None
     rows: np.ndarray
+    here: slice
 
 
 class DocumentBatches:
@@ -34,11 +38,13 @@ class DocumentBatches:
     Of a document only `longest` tokens count, the others are not kept in memory. For training (`shuffle`) pools of 50
     batches are drawn at random, sorted by length and cut; the batches come in random order. They are of equal size give
     or take one, so that none has a single document (batch norm needs two); one of too many tokens is cut again.
+    `part(n)` says which of a batch's `n` documents are read: all of them, `[:n]`, if there is one process.
     """
     def __init__(self, docs: Documents, pad: int, batch: int = 64, tokens: int | None = None, shuffle: bool = False,
-                 backwards: bool = False, seed: int = 0, longest: int | None = None):
+                 backwards: bool = False, seed: int = 0, longest: int | None = None,
+                 part: Callable[[int], slice] = slice):
         self.docs, self.pad, self.batch, self.tokens, self.longest = docs, pad, batch, tokens, longest
-        self.shuffle, self.backwards, self.seed = shuffle, backwards, seed
+        self.shuffle, self.backwards, self.seed, self.part = shuffle, backwards, seed, part
 
     def plan(self, epoch: int = 0) -> list[np.ndarray]:
         "The rows of each batch."
@@ -68,13 +74,15 @@ class DocumentBatches:
         return np.array_split(rows, int(max(1, min(parts, len(rows) // 2))))
 
     def batches(self, epoch: int = 0, start: int = 0) -> Iterator[DocumentBatch]:
+        all_lengths = np.maximum(1, self.docs.lengths)
         for rows in self.plan(epoch)[start:]:
-            docs = [self._document(i) for i in rows]
-            lengths = torch.tensor([len(d) for d in docs])
-            ids = torch.full((max(1, int(lengths.max())), len(docs)), self.pad, dtype=torch.int64)
+            here = self.part(len(rows))
+            docs = [self._document(i) for i in rows[here]]
+            lengths = torch.from_numpy(all_lengths[rows])
+            ids = torch.full((int(lengths[here].max()), len(docs)), self.pad, dtype=torch.int64)
             for j, d in enumerate(docs): ids[:len(d), j] = torch.from_numpy(d)
             targets = None if self.docs.labels is None else torch.from_numpy(self.docs.targets[rows].astype(np.int64))
-            yield DocumentBatch(ids, lengths, targets, rows)
+            yield DocumentBatch(ids, lengths, targets, rows, here)
 
     def _document(self, i: int) -> np.ndarray:
         ids = self.docs[i]

@@ -4,6 +4,7 @@ A batch is a pure function of (seed, epoch, number of the window): the state to 
 No (token, next token) pair is lost and none is repeated, for any batch size and window: N tokens have N-1 pairs, the
 columns share them evenly, and where some columns are one pair shorter the last window's missing target is IGNORE.
 """
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -43,9 +44,12 @@ class Streaming:
 
 
 class LanguageModelStream:
-    "Batches `(x, y)`, each (t, b), of consecutive windows; the same column goes on in the same place."
+    """Batches `(x, y)`, each (t, b), of consecutive windows; the same column goes on in the same place.
+
+    `part(n)` says which of `n` columns are read, where processes share them: all of them, `[:n]`, if there is one.
+    """
     def __init__(self, docs: Documents, batch: int, windows: Windows = Windows(), shuffle: bool = False,
-                 backwards: bool = False, seed: int = 0):
+                 backwards: bool = False, seed: int = 0, part: Callable[[int], slice] = slice):
         self.docs, self.windows = docs.select(np.flatnonzero(docs.lengths)), windows
         self.shuffle, self.backwards, self.seed = shuffle, backwards, seed
         self.tokens = int(self.docs.lengths.sum())
@@ -53,9 +57,9 @@ class LanguageModelStream:
         if pairs < 1: raise ValueError("a stream needs two tokens at least")
         self.batch = min(batch, pairs)
         share, extra = divmod(pairs, self.batch)
-        columns = np.arange(self.batch)
+        self.here, self.steps = part(self.batch), share + (extra > 0)
+        columns = np.arange(self.batch)[self.here]
         self.column_start, self.column_length = columns * share + np.minimum(columns, extra), share + (columns < extra)
-        self.steps = int(self.column_length.max())
 
     def _order(self, epoch: int) -> Documents:
         if not self.shuffle: return self.docs
@@ -64,6 +68,11 @@ class LanguageModelStream:
     def lengths(self, epoch: int) -> list[int]:
         "The epoch's window lengths."
         return self.windows.lengths(self.steps, np.random.default_rng([self.seed, epoch, 2]))
+
+    def targets(self, epoch: int) -> list[int]:
+        "How many targets each of the epoch's windows has in all columns: in the last step, some may have none."
+        *whole, last = [t * self.batch for t in self.lengths(epoch)]
+        return [*whole, last - (self.steps * self.batch - (self.tokens - 1))]
 
     def batches(self, epoch: int = 0, start: int = 0):
         "The epoch's batches from the window `start` on."

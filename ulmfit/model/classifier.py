@@ -5,6 +5,8 @@ sees it: a text's prediction does not depend on the batch that it sits in.
 """
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -12,7 +14,8 @@ import torch.nn.functional as F
 from fastcore.script import CliError
 from torch import Generator, Tensor, nn
 
-from .dropout import dropout
+from ..training.distributed import Ranks
+from .dropout import Columns, dropout
 from .encoder import Encoded, Encoder, States, detach
 from .language_model import Loss, Regularization
 
@@ -46,37 +49,61 @@ def concat_pool(x: Tensor, lengths: Tensor) -> Tensor:
     return torch.cat([last, highest, mean], dim=1)
 
 
+class Share(NamedTuple):
+    "A process's share of a batch: its documents, and the lengths (b) of all."
+    here: slice
+    lengths: Tensor
+    ranks: Ranks
+
+    def reaching(self, start: int, active: Tensor) -> Columns:
+        "Among the documents that reach beyond `start`, those of this process: the `active` of its own."
+        going = self.lengths > start
+        return Columns((going.cumsum(0) - 1)[self.here][active], int(going.sum()))
+
+
 def windows(encoder: Encoder, ids: Tensor, lengths: Tensor, bptt: int, state: States | None, cut: bool,
-            rng: Generator | None = None, dtype: torch.dtype | None = None) -> Iterator[tuple[Tensor, Encoded]]:
+            rng: Generator | None = None, dtype: torch.dtype | None = None,
+            share: Share | None = None) -> Iterator[tuple[Tensor, Encoded]]:
     """Window by window (which documents reach into it, what the encoder makes of theirs), the state carried.
 
     A document that has ended is not computed any further. With `cut` no gradient crosses a window's border.
     """
     active = torch.arange(ids.shape[1], device=ids.device)
-    for start in range(0, int(lengths.max()), bptt):
+    columns = None
+    for start in range(0, int((lengths if share is None else share.lengths).max()), bptt):
         going = lengths[active] > start
         if not going.all():
             active = active[going]
             state = state and [(h[going], c[going]) for h, c in state]
+        if share: columns = share.reaching(start, active)
+        if not len(active):  # other processes' documents go on: their masks are drawn here too, and that is all
+            with torch.no_grad(): encoder(ids[:1, :1], None, rng, dtype, columns._replace(at=slice(1)))
+            continue
         window = ids[start:start + bptt]
-        encoded = encoder(window if len(active) == ids.shape[1] else window[:, active], state, rng, dtype)
+        encoded = encoder(window if len(active) == ids.shape[1] else window[:, active], state, rng, dtype, columns)
         state = detach(encoded.state) if cut else encoded.state
         yield active, encoded
 
 
+def learnt_from(lengths: Tensor, how: Reading) -> Tensor:
+    "How many tokens at the end of documents of such lengths (b) are pooled."
+    return lengths - ((lengths - how.max_length).clamp(min=0) + how.bptt - 1) // how.bptt * how.bptt
+
+
 def read(encoder: Encoder, ids: Tensor, lengths: Tensor, how: Reading, rng: Generator | None = None,
-         dtype: torch.dtype | None = None, layer: int = -1) -> tuple[Tensor, Tensor]:
+         dtype: torch.dtype | None = None, layer: int = -1, share: Share | None = None) -> tuple[Tensor, Tensor]:
     """A layer's outputs (t', b, h) over the end of each document, and how many of them are real (b).
 
     A document's first windows, as many as it takes for the rest to fit into `max_length`, are run without a graph for
     their state alone; where they end depends on the document's own length only, never on the batch.
     """
-    skip = ((lengths - how.max_length).clamp(min=0) + how.bptt - 1) // how.bptt * how.bptt
+    kept = learnt_from(lengths, how)
+    skip = lengths - kept
     state = state_after(encoder, ids, skip, how.bptt, dtype) if skip.any() else None
-    kept = lengths - skip
     at = torch.arange(int(kept.max()), device=ids.device)[:, None] + skip
     ids, outputs = ids.gather(0, at.clamp(max=len(ids) - 1)), []
-    for active, encoded in windows(encoder, ids, kept, how.bptt, state, how.detach_windows, rng, dtype):
+    share = share and share._replace(lengths=learnt_from(share.lengths, how))
+    for active, encoded in windows(encoder, ids, kept, how.bptt, state, how.detach_windows, rng, dtype, share):
         out = encoded.layers[layer].to(encoder.embedding.dtype)
         every = out if len(active) == ids.shape[1] else out.new_zeros(len(out), ids.shape[1], out.shape[2])
         outputs.append(out if every is out else every.index_copy(1, active, out))
@@ -128,33 +155,44 @@ class Classifier(nn.Module):
         return x
 
     def loss(self, ids: Tensor, lengths: Tensor, targets: Tensor, regularization: Regularization = Regularization(),
-             rng: Generator | None = None, dtype: torch.dtype | None = None) -> Loss:
-        "Cross-entropy of a batch of documents; AR and TAR over real positions."
-        outputs, kept = read(self.encoder, ids, lengths, self.reading, rng, dtype)
-        ce = F.cross_entropy(self._decide(concat_pool(outputs, kept), rng), targets)
+             rng: Generator | None = None, dtype: torch.dtype | None = None, share: Share | None = None) -> Loss:
+        """Cross-entropy of a batch of documents; AR and TAR over real positions.
+
+        Of a share, `ids` and `lengths` are those of its documents, `targets` those of all: batch norm is over the whole
+        batch, so each process has the head decide on all documents, and counts its part of that loss.
+        """
+        outputs, kept = read(self.encoder, ids, lengths, self.reading, rng, dtype, share=share)
+        pooled = concat_pool(outputs, kept)
+        if share: pooled = share.ranks.whole(pooled, share.here, len(targets))
+        ce = F.cross_entropy(self._decide(pooled, rng), targets)
+        if share: ce = ce / share.ranks.size
         objective = ce
         if self.training and (regularization.alpha or regularization.beta):
             real = (torch.arange(len(outputs), device=ids.device)[:, None] < kept)[:, :, None]
             size = outputs.shape[-1]
-            objective = objective + regularization.alpha * (outputs * real).square().sum() / (real.sum() * size)
+            of_all = kept if share is None else learnt_from(share.lengths, self.reading)
+            objective = objective + regularization.alpha * (outputs * real).square().sum() / (of_all.sum() * size)
             steps = (outputs[1:] - outputs[:-1]) * real[1:]
-            objective = objective + regularization.beta * steps.square().sum() / (real[1:].sum().clamp(min=1) * size)
+            pairs = (of_all - 1).sum().clamp(min=1)
+            objective = objective + regularization.beta * steps.square().sum() / (pairs * size)
         return Loss(objective, ce.detach(), len(targets), None)
 
 
 @torch.no_grad()
-def class_probabilities(model: Classifier, batches: Iterable, documents: int,
-                        dtype: torch.dtype | None = None) -> np.ndarray:
-    "Probabilities (documents, classes), each in its document's row whatever the order of the batches."
+def class_probabilities(model: Classifier, batches: Iterable, documents: int, dtype: torch.dtype | None = None,
+                        ranks: Ranks = Ranks()) -> np.ndarray:
+    """Probabilities (documents, classes), each in its document's row whatever the order of the batches.
+
+    Processes take the batches in turns, and each gets the whole result.
+    """
     device, was_training = model.encoder.embedding.device, model.training
     model.eval()
-    out = None
-    for batch in batches:
+    out = np.zeros((documents, model.head[-1].linear.out_features))
+    for batch in islice(batches, ranks.rank, None, ranks.size):
         p = model(batch.ids.to(device), batch.lengths.to(device), dtype=dtype).double().softmax(dim=1).cpu().numpy()
-        out = np.zeros((documents, p.shape[1])) if out is None else out
         out[batch.rows] = p
     model.train(was_training)
-    return np.zeros((0, 0)) if out is None else out
+    return ranks.sum(torch.from_numpy(out)).numpy()
 
 
 def predictions(probabilities: np.ndarray, targets: Sequence[int], classes: Sequence[str]) -> list[dict]:

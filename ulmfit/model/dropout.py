@@ -3,10 +3,21 @@
 `rng` is the generator that draws the masks (None: torch's default). A module that is not training does not call these.
 """
 import math
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
+
+
+class Columns(NamedTuple):
+    """Which columns of a batch are here, where processes share it: those `at` (a slice, or their numbers) of `of`.
+
+    Each process draws the whole batch's masks from the same generator and takes its part of them: what a batch is
+    dropped by does not depend on the processes, and their generators never part.
+    """
+    at: slice | Tensor
+    of: int
 
 
 def mask(shape: tuple[int, ...], p: float, like: Tensor, rng: Generator | None = None) -> Tensor:
@@ -25,9 +36,11 @@ def dropout(x: Tensor, p: float, rng: Generator | None = None) -> Tensor:
     return x * mask(tuple(x.shape), p, x, rng) if p else x
 
 
-def locked_dropout(x: Tensor, p: float, rng: Generator | None = None) -> Tensor:
+def locked_dropout(x: Tensor, p: float, rng: Generator | None = None, columns: Columns | None = None) -> Tensor:
     "Variational dropout of (t, b, h): one mask (b, h) for all time steps."
-    return x * mask((1, *x.shape[1:]), p, x, rng) if p else x
+    if not p: return x
+    if columns is None: return x * mask((1, *x.shape[1:]), p, x, rng)
+    return x * mask((1, columns.of, x.shape[2]), p, x, rng)[:, columns.at]
 
 
 def embed(ids: Tensor, weight: Tensor, p: float = 0.0, rng: Generator | None = None) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Generator, Tensor, nn
 
 from ..kernels import KERNELS
 from ..kernels.lstm import State, lstm
-from .dropout import dropout, embed, locked_dropout
+from .dropout import Columns, dropout, embed, locked_dropout
 
 States = list[State]
 
@@ -100,15 +100,15 @@ class Encoder(nn.Module):
         return [(z := self.embedding.new_zeros(b, h), z) for h in self.architecture.widths]
 
     def forward(self, ids: Tensor, state: States | None = None, rng: Generator | None = None,
-                dtype: torch.dtype | None = None) -> Encoded:
+                dtype: torch.dtype | None = None, columns: Columns | None = None) -> Encoded:
         "`ids` (t, b); the layers compute in `dtype` (default: that of the weights), the state stays in the weights'."
         p = self.dropouts if self.training else NO_DROPOUT
         state = state or self.initial_state(ids.shape[1])
         x = embed(ids, self.embedding, p.embed_p, rng)
-        x = locked_dropout(x, p.input_p, rng).to(dtype or x.dtype)
+        x = locked_dropout(x, p.input_p, rng, columns).to(dtype or x.dtype)
         outputs, last = [], []
         for i, layer in enumerate(self.layers):
-            if i: x = locked_dropout(x, p.hidden_p, rng)
+            if i: x = locked_dropout(x, p.hidden_p, rng, columns)
             x, s = layer(x, state[i], p.weight_p, rng, self.kernels.lstm)
             outputs.append(x)
             last.append(s)

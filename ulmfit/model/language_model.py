@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from ..kernels.linear_cross_entropy import IGNORE
-from .dropout import locked_dropout
+from ..training.distributed import Ranks
+from .dropout import Columns, locked_dropout
 from .encoder import Encoder, States, detach
 
 
@@ -24,11 +25,17 @@ class Regularization:
     ar_on: str = field(default="dropped", metadata=dict(choices=("dropped", "raw")))  # AR on the output: dropped | raw
 
 
+class Share(NamedTuple):
+    "A process's share of a batch: its columns, and how many targets all columns have."
+    columns: Columns
+    targets: int
+
+
 class Loss(NamedTuple):
-    "A batch's loss."
+    "A batch's loss; of a share of it, that share's part of the sum."
     objective: Tensor  # what is minimised, penalties included
     value: Tensor  # cross-entropy alone (nats), detached
-    targets: int  # over how many targets it is a mean
+    targets: int  # over how many targets it is a mean, those of other shares included
     state: States | None  # detached, for the next window
 
 
@@ -58,26 +65,32 @@ class LanguageModel(nn.Module):
         return F.linear(encoded.last.to(weight.dtype), weight, self.decoder_bias), encoded.state
 
     def loss(self, x: Tensor, y: Tensor, state: States | None = None, regularization: Regularization = Regularization(),
-             rng: Generator | None = None, dtype: torch.dtype | None = None) -> Loss:
+             rng: Generator | None = None, dtype: torch.dtype | None = None, share: Share | None = None) -> Loss:
         "Loss of a window: `x`, `y` (t, b), targets IGNORE left out."
-        encoded = self.encoder(x, state, rng, dtype)
+        targets = int((y != IGNORE).sum())
+        share = share or Share(Columns(slice(None), x.shape[1]), targets)
+        of_columns, of_targets = x.shape[1] / share.columns.of, targets / max(1, share.targets)
+        encoded = self.encoder(x, state, rng, dtype, share.columns)
         raw = encoded.last.to(self.encoder.embedding.dtype)
-        dropped = locked_dropout(raw, self.encoder.dropouts.output_p, rng) if self.training else raw
-        ce = self.encoder.kernels.linear_cross_entropy(dropped.flatten(0, 1), self.encoder.embedding, self.decoder_bias,
-                                                       y.flatten(), dtype)
+        dropped = locked_dropout(raw, self.encoder.dropouts.output_p, rng, share.columns) if self.training else raw
+        kernel = self.encoder.kernels.linear_cross_entropy
+        ce = of_targets * kernel(dropped.flatten(0, 1), self.encoder.embedding, self.decoder_bias, y.flatten(), dtype)
         objective = ce
         if self.training:
-            r = regularization
-            if r.alpha:
-                objective = objective + r.alpha * activation_regularization(dropped if r.ar_on == "dropped" else raw)
-            if r.beta: objective = objective + r.beta * temporal_activation_regularization(raw)
-        return Loss(objective, ce.detach(), int((y != IGNORE).sum()), detach(encoded.state))
+            alpha, beta = of_columns * regularization.alpha, of_columns * regularization.beta
+            of = dropped if regularization.ar_on == "dropped" else raw
+            if alpha: objective = objective + alpha * activation_regularization(of)
+            if beta: objective = objective + beta * temporal_activation_regularization(raw)
+        return Loss(objective, ce.detach(), share.targets, detach(encoded.state))
 
 
 @torch.no_grad()
-def mean_loss(model: LanguageModel, batches: Iterable[tuple[Tensor, Tensor]],
-              dtype: torch.dtype | None = None) -> tuple[float, int]:
-    "Mean cross-entropy (nats per token) over a stream and its number of targets; state is carried, dropout off."
+def mean_loss(model: LanguageModel, batches: Iterable[tuple[Tensor, Tensor]], dtype: torch.dtype | None = None,
+              ranks: Ranks = Ranks()) -> tuple[float, int]:
+    """Mean cross-entropy (nats per token) over a stream and its number of targets; state is carried, dropout off.
+
+    Each process is given its own columns; the mean is over those of all.
+    """
     device, was_training = model.encoder.embedding.device, model.training
     model.eval()
     total, targets, state = 0.0, 0, None
@@ -85,7 +98,8 @@ def mean_loss(model: LanguageModel, batches: Iterable[tuple[Tensor, Tensor]],
         loss = model.loss(x.to(device), y.to(device), state, dtype=dtype)
         total, targets, state = total + loss.value.double().item() * loss.targets, targets + loss.targets, loss.state
     model.train(was_training)
-    return total / max(1, targets), targets
+    total, targets = ranks.sum(torch.tensor([total, targets], dtype=torch.float64)).tolist()
+    return total / max(1, targets), int(targets)
 
 
 def with_vocabulary(weights: dict[str, Tensor], sources: np.ndarray) -> dict[str, Tensor]:

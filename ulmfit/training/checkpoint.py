@@ -8,25 +8,29 @@ A note is written after its file and removed before it: a file without one was n
 without complaint in torch as elsewhere, so the hash is checked; what is damaged is named, and the one before it used.
 """
 import json, sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from fastcore.script import CliError
+from filelock import FileLock, Timeout
 
 from .files import sha256, write_text, write_whole
 
-KEPT = 2
+KEPT, LOCK = 2, "lock"
 
 
 class Damaged(Exception): "A checkpoint that is not what was written, and why."
 
 
 class Checkpoints:
-    "Those of a run, in a folder of their own."
-    def __init__(self, folder: Path): self.folder = Path(folder)
+    "Those of a run, in a folder of their own; of several processes one `writes`."
+    def __init__(self, folder: Path, writes: bool = True): self.folder, self.writes = Path(folder), writes
 
     def save(self, step: int, state: dict, best: str | None = None):
         "Keep the state at a step; with the one before it and the best weights that they name, no others stay."
+        if not self.writes: return
         write(self.folder / f"step-{step:06}.pt", state, best=best)
         notes = self.notes()
         # what is newer than this step was damaged: the run went on from one before it
@@ -40,7 +44,8 @@ class Checkpoints:
 
     def save_best(self, step: int, weights: dict) -> str:
         "Keep weights, beside those of before until a later checkpoint names these; returns the file's name."
-        write(path := self.folder / f"best-{step:06}.pt", weights)
+        path = self.folder / f"best-{step:06}.pt"
+        if self.writes: write(path, weights)
         return path.name
 
     def newest(self) -> dict | None:
@@ -58,13 +63,27 @@ class Checkpoints:
         try: return read((self.folder / name).with_suffix(".json"))
         except Damaged as e: raise CliError(f"{e}; remove {self.folder} to begin again") from None
 
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        "For this process alone, while it trains; CliError where another one does."
+        self.folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.folder / LOCK, blocking=False)
+        try: lock.acquire()
+        except Timeout:
+            raise CliError(f"another process is at work on {self.folder.parent}; wait for it, or give another "
+                           "--out") from None
+        try: yield
+        finally: lock.release()
+
     def notes(self) -> list[Path]:
         "Of the states, the newest first."
         return sorted(self.folder.glob("step-*.json"), key=lambda path: (len(path.name), path.name), reverse=True)
 
     def remove(self):
         "All of them, and the folder if nothing else is in it."
+        if not self.writes: return
         for note in [*self.notes(), *self.folder.glob("best-*.json")]: remove(note)
+        (self.folder / LOCK).unlink(missing_ok=True)
         if self.folder.exists() and not any(self.folder.iterdir()): self.folder.rmdir()
 
 

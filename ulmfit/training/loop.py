@@ -5,6 +5,7 @@ generator of the dropout masks, the hidden state that goes from window to window
 """
 import math, sys, time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -16,7 +17,7 @@ from .freezing import Phase, Unfreezing
 from .optimizers import Optimization, averaged, build, end_with_averages, maybe_average, set_rate
 from .records import Run
 from .schedules import Schedule
-from .signals import Signals, Stop
+from .signals import Signals, Stop, end_by
 from .step import step
 
 
@@ -83,13 +84,14 @@ def fit(task: Task, optimization: Optimization, schedule: Schedule, unfreezing: 
     Returns that epoch's row of the metrics, tokens or documents per second of training, and how many steps it skipped.
     Ctrl-C and SIGTERM end the process with its state saved.
     """
-    with Signals() as signals: return train(task, optimization, schedule, unfreezing, training, run, rng, signals)
+    alone = run.checkpoints.held() if run.ranks.leads else nullcontext()
+    with Signals() as signals, alone: return train(task, optimization, schedule, unfreezing, training, run, rng, signals)
 
 
 def train(task: Task, optimization: Optimization, schedule: Schedule, unfreezing: Unfreezing, training: Training,
           run: Run, rng: Generator, signals: Signals) -> dict:
-    "What `fit` does, until a signal comes."
-    model, optimizer = task.model, build(task.groups, optimization)
+    "What `fit` does, until a signal comes; where several processes do it, they decide on sums, and so alike."
+    ranks, model, optimizer = run.ranks, task.model, build(task.groups, optimization)
     plan = spans(task, unfreezing.of(len(task.groups)), training)
     if not plan: raise CliError("there is nothing to train: give --epochs 1 at least")
     run.write()
@@ -98,8 +100,11 @@ def train(task: Task, optimization: Optimization, schedule: Schedule, unfreezing
     at = dict(step=0, epoch=0, batch=0, carry=None, rows=[], best=None, lr=0.0, count=0, sum=0.0, seen=0, skipped=0,
               train_seconds=0.0, other_seconds=0.0)
     if state := run.checkpoints.newest(): restore(state, at, model, optimizer, rng)
+    ranks.check_alike("checkpoint", at["step"])
+    at["carry"] = ranks.own(at["carry"])
     device = next(model.parameters()).device
-    bar = tqdm(total=total, initial=at["step"], unit="step", disable=not sys.stderr.isatty(), leave=False)
+    silent = not (ranks.leads and sys.stderr.isatty())
+    bar = tqdm(total=total, initial=at["step"], unit="step", disable=silent, leave=False)
     lap, saved, kept = stopwatch(), time.monotonic(), at["step"]
 
     for span in plan[at["epoch"]:]:
@@ -115,7 +120,7 @@ def train(task: Task, optimization: Optimization, schedule: Schedule, unfreezing
             set_rate(optimizer, at["lr"] * task.rate_factor(batch), momentum)
             loss = task.loss(batch, to(at["carry"], device), rng)
             where = f"step {at['step'] + 1}, rate {at['lr']:.3g} (last good checkpoint: step {kept})"
-            value = step(loss, optimizer, optimization.clip, where, training.on_nonfinite == "skip")
+            value = step(loss, optimizer, optimization.clip, where, training.on_nonfinite == "skip", ranks)
             at |= dict(step=at["step"] + 1, batch=at["batch"] + 1, count=at["count"] + loss.targets)
             if value is None: skipped(at, training.max_skipped)
             else: at |= dict(carry=loss.state, sum=at["sum"] + value * loss.targets, seen=at["seen"] + loss.targets)
@@ -124,13 +129,16 @@ def train(task: Task, optimization: Optimization, schedule: Schedule, unfreezing
             speed = f"{at['count'] / at['train_seconds']:,.0f} {task.unit}/s"
             said = "skipped" if value is None else task.describe(value)
             bar.set_postfix_str(f"epoch {span.epoch + 1}, {said}, {speed}", refresh=False)
-            if signals.number: stop(signals, run, at, model, optimizer, rng)
-            if time.monotonic() - saved > 60 * training.checkpoint_minutes:
+            late = time.monotonic() - saved > 60 * training.checkpoint_minutes
+            number, late = ranks.highest(signals.number or 0, late)
+            if number: stop(number, run, at, model, optimizer, rng)
+            if late:
                 save(run, at, model, optimizer, rng)
                 saved, kept = time.monotonic(), at["step"]
         try:
             with averaged(optimizer):
-                with signals.at_once(): figures = task.evaluate()
+                # what several processes evaluate together, they finish
+                with signals.at_once() if ranks.alone else nullcontext(): figures = task.evaluate()
                 at["other_seconds"] += lap()
                 seconds = round(at["train_seconds"] + at["other_seconds"], 3)
                 at["rows"].append(dict(step=at["step"], epoch=span.epoch + 1) | {task.unit: at["count"]} | dict(
@@ -138,7 +146,7 @@ def train(task: Task, optimization: Optimization, schedule: Schedule, unfreezing
                 if at["best"] is None or figures[task.monitor] < at["best"]["value"]:
                     file = run.checkpoints.save_best(at["step"], model.state_dict()) if training.keep_best else None
                     at["best"] = dict(value=figures[task.monitor], row=len(at["rows"]) - 1, file=file)
-        except Stop: stop(signals, run, at, model, optimizer, rng)
+        except Stop: stop(signals.number, run, at, model, optimizer, rng)
         maybe_average(optimizer, [r[task.monitor] for r in at["rows"]], optimization.nonmono)
         # where --max-steps ended an epoch it can be gone on with
         if at["batch"] == task.steps(span.epoch):
@@ -148,12 +156,14 @@ def train(task: Task, optimization: Optimization, schedule: Schedule, unfreezing
         run.metrics(at["rows"])
         shown = ", ".join(f"{k} {at['rows'][-1][k]:.4g}" for k in ("train_loss", *figures, "seconds"))
         bar.write(f"epoch {span.epoch + 1}: " + shown, file=sys.stdout)
-        if signals.number: stop(signals, run, at, model, optimizer, rng)
+        number, = ranks.highest(signals.number or 0)
+        if number: stop(number, run, at, model, optimizer, rng)
     bar.close()
     run.metrics(at["rows"])  # an interruption may have come between the last checkpoint and them
 
     if training.keep_best: model.load_state_dict(run.checkpoints.best(at["best"]["file"]))
     else: end_with_averages(optimizer)
+    ranks.wait()  # all have read what the first may now remove
     chosen = at["rows"][at["best"]["row"] if training.keep_best else -1]
     return chosen | {f"{task.unit}_per_second": at["count"] / max(1e-9, at["train_seconds"]),
                      "skipped_steps": at["skipped"]}
@@ -196,14 +206,17 @@ def skipped(at: dict, most: int):
 
 
 def save(run: Run, at: dict, model: nn.Module, optimizer: torch.optim.Optimizer, rng: Generator):
-    state = dict(at=at, model=model.state_dict(), optimizer=optimizer.state_dict(), rng=rng.get_state())
+    where = at | dict(carry=run.ranks.joined(at["carry"]))
+    state = dict(at=where, model=model.state_dict(), optimizer=optimizer.state_dict(), rng=rng.get_state())
     run.checkpoints.save(at["step"], state, at["best"] and at["best"]["file"])
 
 
-def stop(signals: Signals, run: Run, at: dict, model: nn.Module, optimizer: torch.optim.Optimizer, rng: Generator):
+def stop(number: int, run: Run, at: dict, model: nn.Module, optimizer: torch.optim.Optimizer, rng: Generator):
     "Save and end, as a signal asked."
     save(run, at, model, optimizer, rng)
-    signals.end(f"stopped after step {at['step']:,}; the same command goes on from there")
+    run.ranks.leave()
+    if not run.ranks.leads: raise SystemExit(128 + number)
+    end_by(number, f"stopped after step {at['step']:,}; the same command goes on from there")
 
 
 def restore(state: dict, at: dict, model: nn.Module, optimizer: torch.optim.Optimizer, rng: Generator):

@@ -9,6 +9,7 @@ from fastcore.script import CliError
 
 from .. import __version__
 from .checkpoint import Checkpoints
+from .distributed import Ranks
 from .files import write_text
 
 HARMLESS = ("on_nonfinite", "max_skipped", "checkpoint_minutes", "keep_checkpoint")
@@ -40,12 +41,17 @@ def csv_text(rows: list[dict], columns: list[str] | None = None) -> str:
 
 
 class Run:
-    "A run's folder. Opening it again with the same settings continues it, or finds it finished."
-    def __init__(self, folder: Path, stage: str, blocks: list, seed: int, device: torch.device, **about):
-        self.folder = Path(folder)
+    """A run's folder. Opening it again with the same settings continues it, or finds it finished.
+
+    Of several processes the first writes it, the others read.
+    """
+    def __init__(self, folder: Path, stage: str, blocks: list, seed: int, device: torch.device, ranks: Ranks = Ranks(),
+                 **about):
+        self.folder, self.ranks = Path(folder), ranks
         if self.folder.exists() and not self.folder.is_dir(): raise CliError(f"--out {folder} is a file; give a folder")
         settings = {k: v for b in blocks for k, v in asdict(b).items()}
         self.record = json.loads(json.dumps(dict(stage=stage, settings=settings, seed=seed, **about)))
+        ranks.check_alike("settings or data", self.record)
         old = self._read()
         if old is not None:
             for part in ("stage", "settings", "seed", *about):
@@ -62,7 +68,7 @@ class Run:
             self.result = None
         versions = dict(python=platform.python_version(), ulmfit=__version__) | {p: version(p) for p in PACKAGES}
         self.record |= dict(device=str(device), machine=platform.processor() or platform.machine(),
-                            threads=torch.get_num_threads(), versions=versions, commit=commit())
+                            threads=torch.get_num_threads(), processes=ranks.size, versions=versions, commit=commit())
 
     def _read(self) -> dict | None:
         path = self.folder / "run.json"
@@ -72,13 +78,16 @@ class Run:
             raise CliError(f"{path} is damaged; remove the folder {self.folder} to begin again") from None
 
     @property
-    def checkpoints(self) -> Checkpoints: return Checkpoints(self.folder / "checkpoint")
+    def checkpoints(self) -> Checkpoints: return Checkpoints(self.folder / "checkpoint", self.ranks.leads)
     @property
     def model(self) -> Path: return self.folder / "model"
 
-    def write(self): write_text(self.folder / "run.json", json.dumps(self.record, indent=1, ensure_ascii=False) + "\n")
+    def write(self): self._keep("run.json", json.dumps(self.record, indent=1, ensure_ascii=False) + "\n")
 
-    def metrics(self, rows: list[dict]): write_text(self.folder / "metrics.csv", csv_text(rows))
+    def metrics(self, rows: list[dict]): self._keep("metrics.csv", csv_text(rows))
+
+    def _keep(self, name: str, text: str):
+        if self.ranks.leads: write_text(self.folder / name, text)
 
     def finish(self, figures: dict, result: dict, keep_checkpoint: bool = False):
         "Record the result; the checkpoint has done its work."

@@ -35,7 +35,8 @@ class Signals:
             yield
         finally: self.stops = False
 
-    def end(self, what: str):
-        "End the process as the signal asks, with what was reached."
-        print(f"{NAMES[self.number]}: {what}", file=sys.stderr)
-        raise SystemExit(128 + self.number)
+
+def end_by(number: int, what: str):
+    "End the process as a signal asks, with what was reached."
+    print(f"{NAMES[number]}: {what}", file=sys.stderr)
+    raise SystemExit(128 + number)
