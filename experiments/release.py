@@ -105,8 +105,8 @@ def card(found: dict[str, dict], results: Path) -> str:
     lines = [
         f"# {NAME}", "An AWD-LSTM language model of English, "
         f"{settings['emb']}/{settings['hidden']}/{settings['layers']}, {settings['max_vocab']:,} words, for "
-        "fine-tuning by ULMFiT on two CPU cores. `finetune_lm` and `classify` start from it where no other is named. Made, as this "
-        f"card, by `make release-model` on {date.today()}.",
+        "fine-tuning by ULMFiT on two CPU cores. `finetune_lm` and `classify` start from it where no other is named. "
+        f"Made, as this card, by `make release-model` on {date.today()}.",
         "## Figures", markdown(head, rows),
         f"Perplexity is per token of this project's tokenizer (capitals are tokens of their own) on "
         f"{first['trained']['valid_tokens']:,} tokens of articles that were not learnt from. Per word is per word of "

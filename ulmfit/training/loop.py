@@ -85,7 +85,8 @@ def fit(task: Task, optimization: Optimization, schedule: Schedule, unfreezing: 
     Ctrl-C and SIGTERM end the process with its state saved.
     """
     alone = run.checkpoints.held() if run.ranks.leads else nullcontext()
-    with Signals() as signals, alone: return train(task, optimization, schedule, unfreezing, training, run, rng, signals)
+    with Signals() as signals, alone:
+        return train(task, optimization, schedule, unfreezing, training, run, rng, signals)
 
 
 def train(task: Task, optimization: Optimization, schedule: Schedule, unfreezing: Unfreezing, training: Training,
