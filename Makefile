@@ -15,7 +15,7 @@ LM      := runs/$(NAME)finetune_lm
 found    = $(if $(wildcard $(1)/model),$(1),en-small)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test pretrain finetune-lm classify tables report release-model bench bench-peers equal corpora soak clean
+.PHONY: help setup demo test pretrain finetune-lm classify tables report release-model bench bench-peers equal precision corpora soak clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -69,6 +69,9 @@ bench-peers: .venv-peers/ready  ## fastai in an environment of its own, to compa
 bench: setup bench-peers  ## tokenisation (IMDb; needs the data) and a training step against fastai
 	$(PY) -m experiments.bench tokenize --input imdb --peer fastai --save
 	$(PY) -m experiments.bench lm --peer fastai --save
+
+precision: setup  ## does training pay for bf16? WikiText-2, three seeds (an hour or two; needs the data)
+	$(PY) -m experiments.precision
 
 corpora: setup  ## what preparing each dataset costs (a quarter of an hour; needs the data)
 	$(PY) -m experiments.corpora
