@@ -2,9 +2,9 @@
 
     make demo
 
-Pretrains on the docstrings of the installed libraries for a minute, fine-tunes that model and the English one in the
-box on the texts of some of the libraries, and tells from a sentence or two which library they document. Each seed draws
-other labelled documents. Figures go to runs/demo/table.csv.
+Pretrains on the docstrings of the installed libraries, fine-tunes on the texts of some of them, and tells from a
+sentence or two which library they document. Each seed draws other labelled documents. Figures go to
+runs/demo/table.csv.
 """
 import json, shutil, time
 from pathlib import Path
@@ -14,7 +14,7 @@ from fastcore.script import call_parse
 
 from ulmfit.classify import main as classify
 from ulmfit.corpus.prepare import prepared
-from ulmfit.corpus.store import LabelledHeldOut
+from ulmfit.corpus.store import sample_labelled, with_held_out
 from ulmfit.finetune_lm import main as finetune_lm
 from ulmfit.model import bundle
 from ulmfit.pretrain import main as pretrain
@@ -23,8 +23,6 @@ from ulmfit.training.files import write_text
 from ulmfit.training.records import csv_text
 
 from .baselines import bag_of_words, features
-
-BOX = "en-small"
 
 
 def test_error(run: Path) -> float: return json.loads((run / "run.json").read_text())["result"]["test_error"]
@@ -47,30 +45,29 @@ def main(
 
     heading("1  pretrain a language model on general text")
     pretrain(corpus=corpus, preset=preset, out=out / "pretrain")
-    heading("2  fine-tune it on the target's text; then the English model in the box, which has read Wikipedia")
-    bases = dict(pydocs=str(out / "pretrain"), box=BOX)
-    for name, base in bases.items():
-        finetune_lm(dataset=dataset, model=base, preset=preset, out=out / f"finetune_lm-{name}")
-    heading(f"3  fine-tune classifiers, with transfer and from scratch, {seeds} seeds each")
-    arms = {f"ULMFiT from {BOX}": ("box", False), "ULMFiT from the model of step 1": ("pydocs", False),
-            "from scratch": ("box", True)}
-    features_of, words = f"{BOX}'s features + logistic regression", "bag of words + logistic regression"
-    errors = {name: [] for name in (*arms, features_of, words)}
-    lm = bundle.load(out / "finetune_lm-box")
+    heading("2  fine-tune it on the target's text")
+    finetune_lm(dataset=dataset, model=out / "pretrain", preset=preset, out=out / "finetune_lm")
+    heading(f"3  fine-tune a classifier, with transfer and from scratch, {seeds} seeds each")
+    errors = {"ULMFiT": [], "from scratch": [], "LM features + logistic regression": [],
+              "bag of words + logistic regression": []}
+    lm = bundle.load(out / "finetune_lm")
     data = prepared(dataset, "classification", Tokenizer.from_dict(lm.tokenizer))
+    all_words = with_held_out(data.splits, "valid", 0.1, 0)
+    known_words = {s: docs.through(lm.vocab.table(data.lexicon)) for s, docs in all_words.items()}
     for seed in range(seeds):
-        for name, (base, scratch) in arms.items():
-            run = out / f"{'scratch' if scratch else 'transfer'}-{base}-{seed}"
-            classify(dataset=dataset, model=str(out / f"finetune_lm-{base}"), preset=preset, out=run, seed=seed,
-                     from_scratch=scratch, split_seed=0, labelled=labels,
-                     keep_best=False)  # the last epoch: validation labels choose nothing
+        for name, scratch in (("ULMFiT", False), ("from scratch", True)):
+            run = out / f"{'scratch' if scratch else 'transfer'}-{seed}"
+            classify(dataset=dataset, model=str(out / "finetune_lm"), preset=preset, out=run, from_scratch=scratch,
+                     seed=seed, split_seed=0,
+                     labelled=labels, keep_best=False)  # the last epoch: validation labels choose nothing
             errors[name].append(test_error(run))
-        splits = LabelledHeldOut(labelled=labels).apart(data.splits, 0, seed)
-        known = {s: docs.through(lm.vocab.table(data.lexicon)) for s, docs in splits.items()}
-        errors[features_of] += features(lm, known["train"], [known["test"]])
-        errors[words] += bag_of_words(splits["train"], [splits["test"]])
+        rows = sample_labelled(all_words["train"], labels, seed)
+        errors["LM features + logistic regression"].extend(
+            features(lm, known_words["train"].select(rows), [known_words["test"]]))
+        errors["bag of words + logistic regression"].extend(
+            bag_of_words(all_words["train"].select(rows), [all_words["test"]]))
 
-    heading(f"test error, {labels} labelled texts, {len(splits['test']):,} texts for testing")
+    heading(f"test error, {labels} labelled texts, {len(all_words['test']):,} texts for testing")
     rows = [dict(method=name, test_error=f"{mean(e):.2f}", stdev=f"{stdev(e) if len(e) > 1 else 0:.2f}", seeds=len(e))
             for name, e in errors.items()]
     write_text(out / "table.csv", csv_text(rows))
