@@ -89,7 +89,6 @@ def card(found: dict[str, dict], results: Path) -> str:
     "The model card, in Markdown."
     first = next(iter(found.values()))
     settings, about = first["record"]["settings"], read_card(CORPUS)
-    steps = settings["max_steps"] or None
     rows = []
     for name, f in found.items():
         trained = math.log(f["stored"]["perplexity"] / f["trained"]["valid_perplexity"])
@@ -113,8 +112,8 @@ def card(found: dict[str, dict], results: Path) -> str:
         "WikiText-103, unknown words as one; bits per character have them spelt, so that they compare between "
         "vocabularies. Hours are of one CPU thread, other work beside it.",
         "## Text", f"{about['title']}: {about.get('licence', '')}. {'; '.join(first['record']['notes'])}. "
-        f"Seed {first['record']['seed']}; {steps or 'all'} steps of {settings['batch']} × {settings['bptt']} tokens; "
-        f"schedule {settings['schedule']}, rate {settings['lr']}, dropouts times {settings['drop_mult']}.",
+        f"Seed {first['record']['seed']}; batches of {settings['batch']} × {settings['bptt']} tokens; schedule "
+        f" {settings['schedule']}, rate {settings['lr']}, dropouts times {settings['drop_mult']}.",
         "## What it is not for", "Generating text that anyone should believe; languages other than English; knowledge "
         "of anything after its text was written. What the articles get wrong or leave out, it does as well, about "
         "people too: look at the errors of a classifier for the groups that it will judge.",
