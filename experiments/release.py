@@ -113,7 +113,7 @@ def card(found: dict[str, dict], results: Path) -> str:
         "vocabularies. Hours are of one CPU thread, other work beside it.",
         "## Text", f"{about['title']}: {about.get('licence', '')}. {'; '.join(first['record']['notes'])}. "
         f"Seed {first['record']['seed']}; batches of {settings['batch']} × {settings['bptt']} tokens; schedule "
-        f" {settings['schedule']}, rate {settings['lr']}, dropouts times {settings['drop_mult']}.",
+        f"{settings['schedule']}, rate {settings['lr']}, dropouts times {settings['drop_mult']}.",
         "## What it is not for", "Generating text that anyone should believe; languages other than English; knowledge "
         "of anything after its text was written. What the articles get wrong or leave out, it does as well, about "
         "people too: look at the errors of a classifier for the groups that it will judge.",
