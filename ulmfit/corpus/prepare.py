@@ -50,6 +50,7 @@ def memo(tokenizer: Tokenizer) -> Memo:
 def follow_parent():
     "Ctrl-C is the parent's matter, and a process whose parent was killed ends as well."
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     parent = os.getppid()
 
     def watch():

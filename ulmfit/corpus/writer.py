@@ -4,7 +4,7 @@ Everything is written into `.<folder>.part`, which takes the folder's place at t
 writer's lexicon, 4 bytes each; `finish` numbers the tokens by frequency and narrows the ids, so that the result depends
 on the documents alone, not on the blocks, processes or shards that they came by.
 """
-import hashlib, io, json, os, shutil, signal, sys
+import hashlib, io, json, os, shutil
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -84,15 +84,12 @@ class CorpusWriter:
         Path(self.lock.lock_file).unlink(missing_ok=True)
         self.lock.release()
 
-    def __exit__(self, kind, *_):
+    def __exit__(self, *_):
         for split in self.splits.values():
             try: split.file.close()
             except OSError: pass  # the disk is full, and that is said already
         shutil.rmtree(self.part, ignore_errors=True)
         self.unlock()
-        if kind is KeyboardInterrupt:
-            print(f"interrupted: nothing is left of {self.folder}", file=sys.stderr)
-            raise SystemExit(128 + signal.SIGINT)
 
     @contextmanager
     def writing(self):
