@@ -9,7 +9,7 @@ PY      := .venv/bin/python
 COMMON   = --preset $(PRESET) --device $(DEVICE) --seed $(SEED)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test pretrain finetune-lm classify bench bench-peers equal small corpora soak clean
+.PHONY: help setup demo test pretrain finetune-lm classify bench bench-peers equal small corpora soak fuzz clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -66,6 +66,9 @@ small: setup  ## WikiText-2, TREC-6 and IMDb at the preset `small` (some hours; 
 
 soak: setup  ## stages killed again and again must end where they end undisturbed (ten minutes)
 	$(PY) -m experiments.soak
+
+fuzz: setup  ## hostile input to whatever reads something, 10,000 cases (some minutes)
+	$(PY) -m experiments.fuzz
 
 clean:  ## remove runs and prepared corpora
 	rm -rf runs data/prepared

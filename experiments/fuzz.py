@@ -33,12 +33,13 @@ class Hang(BaseException): "The case takes too long."
 def limits():
     "Of the time that a case may take; memory is limited once, for all."
     def stop(*_): raise Hang(f"more than {SECONDS} seconds")
-    signal.signal(signal.SIGALRM, stop)
+    before = signal.signal(signal.SIGALRM, stop)
     signal.setitimer(signal.ITIMER_REAL, SECONDS)
     faulthandler.dump_traceback_later(4 * SECONDS, exit=True)  # where no handler is called any more
     try: yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
         faulthandler.cancel_dump_traceback_later()
 
 
@@ -74,7 +75,7 @@ def prepare_ground(root: Path):
     "Valid things to damage: a corpus, models. What the commands prepare by themselves goes there too."
     cards = source.ROOT
     for module in (prepare, registry, source): module.ROOT = root / "data"
-    shutil.copytree(cards, root / "data", ignore=shutil.ignore_patterns("prepared", "downloads"))
+    shutil.copytree(cards, root / "data", ignore=shutil.ignore_patterns("prepared", "downloads", "pydocs.toml"))
     rows = [f"{'a fine film' if i % 2 else 'so dull and bad'} {i},{'ab'[i % 2]}" for i in range(40)]
     (root / "texts.csv").write_text("\n".join(["text,label", *rows]))
     words = ["--tokenizer", "words", "--workers", "1"]

@@ -6,5 +6,7 @@ from .training.signals import heed
 
 __version__ = "0.1.0"
 
-# Before a command's own imports, which take seconds: Python has "-m" there while it looks for the module to run.
-if sys.argv and (sys.argv[0] == "-m" or PurePath(sys.argv[0]).name.startswith("ulmfit-")): heed()
+# A command begins here, before its own imports, which take seconds; Python has "-m" there while it looks for the file.
+if sys.argv and (sys.argv[0] == "-m" or PurePath(sys.argv[0]).name.startswith("ulmfit-")):
+    heed()
+    sys.stdout.reconfigure(errors="backslashreplace")  # a file's name may be what its encoding lacks

@@ -26,7 +26,7 @@ from .training.loop import Training, fit
 from .training.optimizers import Optimization
 from .training.records import Run
 from .training.schedules import Schedule
-from .training.settings import choose, flags, preset as read_preset
+from .training.settings import choose, flags, natural, preset as read_preset
 
 SETTINGS = (Dropouts, Regularization, VocabSettings, Windows, Streaming, Optimization, Schedule, Unfreezing, Training)
 
@@ -40,7 +40,7 @@ def main(
     out: Path = Path("runs/finetune_lm"),  # folder of the run
     lm_splits: str = "train",  # whose texts are read: train, train+unsup, train+unsup+test (transductive) …
     backwards: bool = False,  # insist on a model that reads from the end; the direction is the model's in any case
-    seed: int = 0,  # of order, windows and dropout, and of the documents held out
+    seed: natural = 0,  # of order, windows and dropout, and of the documents held out
     device: str = "auto",  # cpu, cuda, cuda:1 …
     precision: str = "auto",  # auto | fp32 | bf16
     kernel: str = "fused",  # of LSTM and loss: fused | reference

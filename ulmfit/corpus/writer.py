@@ -127,7 +127,8 @@ class CorpusWriter:
             manifest = dict(format=FORMAT, splits={s: sizes[s] for s in splits}, classes=list(classes), shard=shard,
                             distinct_tokens=len(lexicon),
                             fingerprint=hashlib.sha256(contents).hexdigest(), files=self.files, **about)
-            self.write(MANIFEST, [json.dumps(manifest, indent=1, ensure_ascii=False).encode()])
+            # what is no text in a file's name is an escape of JSON as well
+            self.write(MANIFEST, [json.dumps(manifest, indent=1, ensure_ascii=False).encode(errors="backslashreplace")])
             sync(self.part)
             self.part.rename(self.folder)
             sync(self.folder.parent)
