@@ -75,6 +75,12 @@ def fingerprint(path: Path) -> str:
     return sha256(model_folder(path) / WEIGHTS)
 
 
+def settings_of(block: type, values: dict):
+    "`restored` of a bundle: what cannot be is the file's fault, and no flag's."
+    try: return restored(block, values)
+    except CliError as e: raise ValueError(str(e)) from None
+
+
 def load(path: Path, kind: str | None = None, backwards: bool | None = None) -> Bundle:
     "Open a bundle, or the bundle of a run; `kind` and direction are what the caller needs (None: any)."
     folder = model_folder(path)
@@ -89,14 +95,14 @@ def load(path: Path, kind: str | None = None, backwards: bool | None = None) -> 
         vocab, weights = Vocab.load(folder / VOCAB), load_file(folder / WEIGHTS)
         if vocab.fingerprint != config["vocab_fingerprint"]:
             raise CliError(f"{folder}: vocab.json is not the vocabulary that the model was trained with")
-        sizes, dropouts = restored(Architecture, config["architecture"]), restored(Dropouts, config["dropouts"])
+        sizes, dropouts = settings_of(Architecture, config["architecture"]), settings_of(Dropouts, config["dropouts"])
         head, classes = HeadSettings(), config["classes"]
         if sizes.layers > len(weights) or not all(isinstance(c, str) for c in classes): raise ValueError(CONFIG)
         with torch.device("meta"):  # what config.json says of sizes takes no memory before the weights agree
             model = LanguageModel(encoder := Encoder(len(vocab), sizes, dropouts))
             if config["kind"] == CLASSIFIER:
-                head = restored(HeadSettings, config["head"])
-                model = Classifier(encoder, len(classes), head, restored(Reading, config["reading"]))
+                head = settings_of(HeadSettings, config["head"])
+                model = Classifier(encoder, len(classes), head, settings_of(Reading, config["reading"]))
         model.load_state_dict(weights, assign=True)
         Tokenizer.from_dict(config["tokenizer"])
         bundle = Bundle(model.float().eval(), vocab, config["tokenizer"], bool(config["backwards"]), classes, head)
