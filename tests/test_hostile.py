@@ -66,13 +66,20 @@ def test_a_name_that_is_too_long_for_a_file_is_told(made, tmp_path, monkeypatch,
     (["--seed", "-1"], "--seed"), (["--rates", "[1, null, 2]"], "--rates"), (["--rates", "{}"], "--rates"),
     (["--phases", "[" * 5000], "--phases"), (["--phases", "[1]"], "phase"), (["--phases", '[{"lr": "x"}]'], "lr"),
     (["--phases", '[{"epochs": -1}]'], "epochs"), (["--beta1", "inf"], "beta"), (["--lr", "nan"], "--lr"),
-    (["--weight-p", "nan"], "--weight-p"), (["--encoding", "utf-8\n"], "no encoding"), (["--preset", "P.toml"], "lr")])
+    (["--weight-p", "nan"], "--weight-p"), (["--encoding", "utf-8\n"], "no encoding"), (["--preset", "P.toml"], "lr = 'fast'")])
 def test_a_setting_that_cannot_be_is_told(made, tmp_path, flags, named):
     preset = write(tmp_path / "p.toml", '[pretrain]\nlr = "fast"\n')
     flags = [str(preset) if f == "P.toml" else f for f in flags]
     code = 2 if flags[0] in ("--seed", "--rates", "--phases") and "is no" and flags[1][:2] in ("-1", "{}", "[[") else 1
     assert named in told("pretrain", "--corpus", made.one, *PRETRAIN, *flags, "--out", tmp_path / "out", code=code)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_value_of_another_type_in_a_preset_is_told(made, tmp_path):
+    "Before settings are held against each other."
+    preset = write(tmp_path / "p.toml", '[classify]\nmax_length = "long"\n')
+    args = ["--dataset", made.data, "--model", made.tuned, "--preset", preset, "--out", tmp_path / "out"]
+    assert "max_length = 'long': it must be of type int" in told("classify", *args)
 
 
 @pytest.mark.parametrize("temperature, code", [("nan", 1), ("inf", 1), ("1e-320", 0), ("1e300", 0)])

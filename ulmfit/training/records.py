@@ -67,7 +67,7 @@ class Run:
     "A run's folder. Opening it again with the same settings continues it, or finds it finished."
     def __init__(self, folder: Path, stage: str, blocks: list, seed: int, device: torch.device, **about):
         self.folder = Path(folder)
-        if os.path.isfile(self.folder): raise CliError(f"--out {folder} is a file; give a folder")
+        if os.path.exists(folder) and not self.folder.is_dir(): raise CliError(f"--out {folder} is a file; give a folder")
         settings = {k: v for b in blocks for k, v in asdict(b).items()}
         self.record = json.loads(json.dumps(dict(stage=stage, settings=settings, seed=seed, **about)))
         old = read_record(self.folder)

@@ -84,14 +84,15 @@ def check(name: str, value, choices: Sequence[str] | None):
 
 
 def restored(block: type, values: dict):
-    "An instance of a settings class; CliError where a value is none that it can have, TypeError for an unknown name."
-    made, types = block(**values), get_type_hints(block)
+    "An instance of a settings class; CliError where it has no such setting, or not with such a value."
+    types = get_type_hints(block)
+    if unknown := set(values) - set(types): raise CliError(f"no setting is called {', '.join(sorted(unknown))}")
     for f in fields(block):
-        value, kind = getattr(made, f.name), types[f.name]
+        value, kind = values.get(f.name, default_of(f)), types[f.name]
         if not isinstance(value, kind) and not (isinstance(value, int) and isinstance(0.0, kind)):
             raise CliError(f"{f.name} = {value!r}: it must be of type {getattr(kind, '__name__', kind)}")
         check(f.name, value, f.metadata.get("choices"))
-    return made
+    return block(**values)
 
 
 def choose(blocks: Sequence[type], values: dict, given: dict) -> list:
