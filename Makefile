@@ -15,7 +15,7 @@ LM      := runs/$(NAME)finetune_lm
 found    = $(if $(wildcard $(1)/model),$(1),en-small)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test pretrain finetune-lm classify tables report release-model bench bench-peers equal precision corpora soak clean
+.PHONY: help setup demo test pretrain finetune-lm classify tables report release-model bench bench-peers equal precision corpora soak fuzz clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -81,6 +81,9 @@ equal: setup bench-peers  ## our language model against fastai's: same logits, s
 
 soak: setup  ## stages killed again and again must end where they end undisturbed (ten minutes)
 	$(PY) -m experiments.soak
+
+fuzz: setup  ## hostile input to whatever reads something, 10,000 cases (some minutes)
+	$(PY) -m experiments.fuzz
 
 clean:  ## remove runs and prepared corpora
 	rm -rf runs data/prepared

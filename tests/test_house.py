@@ -24,7 +24,7 @@ STAGES = dict(pretrain=pretrain, finetune_lm=finetune_lm, classify=classify)
 FLOORS = dict(text=[], kernels=[], training=[], corpus=["text"],
               model=["kernels", "training", "corpus", "text.vocab", "text.tokenizer"])
 SMALL = {"ulmfit", "ulmfit.__init__"}  # the version
-TRAINING_NEEDS = {"torch", "numpy", "fastcore", "safetensors", "tqdm"}
+TRAINING_NEEDS = {"torch", "numpy", "fastcore", "safetensors", "tqdm", "filelock"}  # the last comes with torch
 
 
 def name_of(path: Path) -> str:

@@ -1,5 +1,6 @@
 "Preparation: ids that decode to the tokens, whole or absent, the same however they were made."
 import json
+import signal
 import subprocess
 import sys
 from collections import Counter
@@ -236,23 +237,28 @@ prepare(Source("s", "lm", documents), Tokenizer("words"), Path({str(tmp_path / "
     assert tokens(corpus, "train") == [["a", "b", "xxeos"]] and not list(tmp_path.glob(".c*"))
 
 
-def test_an_interruption_is_one_line_and_leaves_nothing(tmp_path):
+@pytest.mark.parametrize("number, said, everyone", [
+    (signal.SIGINT, "interrupted", True), (signal.SIGTERM, "terminated", True), (signal.SIGTERM, "terminated", False)])
+def test_a_signal_is_one_line_and_leaves_nothing(tmp_path, number, said, everyone):
+    "To all processes, as a terminal and a service manager send it, or to the first alone; the others end as well."
     program = f"""
-import os, signal
+import os
 from pathlib import Path
 from ulmfit.corpus.prepare import prepare
 from ulmfit.corpus.source import Source
 from ulmfit.text.tokenizer import Tokenizer
-signal.signal(signal.SIGINT, signal.default_int_handler)
+from ulmfit.training.signals import heed
+heed()
 def documents():
     for i in range(9000): yield "train", (f"text {{i}}", None)
-    os.killpg(0, signal.SIGINT)  # as a terminal does: to all processes
+    os.kill({0 if everyone else "os.getpid()"}, {int(number)})
     while True: yield "train", ("more", None)
 prepare(Source("s", "lm", documents), Tokenizer("words"), Path({str(tmp_path / "c")!r}), 2)
 """
+    # its output ends when the last of its processes does
     r = subprocess.run([sys.executable, "-c", program], cwd=Path(__file__).parents[1], capture_output=True, text=True,
-                       start_new_session=True)
-    assert (r.returncode, r.stderr) == (130, f"interrupted: nothing is left of {tmp_path}/c\n")
+                       start_new_session=True, timeout=60)
+    assert (r.returncode, r.stderr) == (128 + number, f"{said}\n")
     assert not list(tmp_path.glob("*c*"))
 
 

@@ -322,11 +322,11 @@ def test_what_can_be_begun_again_is_stopped_at_once():
 
 
 def started(args: list, ready) -> subprocess.Popen:
-    "A command as a process of its own, when it has come as far as `ready` says."
+    "A command as a process of its own, when it has come as far as `ready` (of the process) says."
     process = subprocess.Popen([sys.executable, "-m", *map(str, args)], cwd=REPOSITORY, stdout=subprocess.PIPE,
                                stderr=subprocess.PIPE, text=True, env=os.environ | dict(OMP_NUM_THREADS="1"))
     for _ in range(600):
-        if ready(): return process
+        if ready(process): return process
         assert process.poll() is None, process.communicate()
         time.sleep(0.05)
     raise AssertionError("it did not get ready")
@@ -385,12 +385,39 @@ LONG = ["--epochs", "4000", "--checkpoint-minutes", "0"]  # it will not come to 
 def test_a_signal_ends_a_stage_with_its_state_saved(made, tmp_path, stage, number, code):
     out = tmp_path / "run"
     process = started([f"ulmfit.{stage}", *STAGES[stage](made), *LONG, "--out", out],
-                      lambda: len(Checkpoints(out / "checkpoint").notes()) == 2)
+                      lambda _: len(Checkpoints(out / "checkpoint").notes()) == 2)
     process.send_signal(number)
     _, err = process.communicate(timeout=30)
     assert process.returncode == code and "the same command goes on from there" in err and "Traceback" not in err
     reached = int(err.split("stopped after step ")[1].split(";")[0].replace(",", ""))
     assert Checkpoints(out / "checkpoint").newest()["at"]["step"] == reached
+
+
+def heeds(process: subprocess.Popen) -> bool:
+    "Does it handle SIGTERM? It has imported nothing else by then."
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    return bool(int(status.split("SigCgt:")[1].split()[0], 16) >> (signal.SIGTERM - 1) & 1)
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="asks Linux what a process does")
+@pytest.mark.parametrize("number, code, said", [(signal.SIGTERM, 143, "terminated\n"),
+                                                (signal.SIGINT, 130, "interrupted\n")])
+@pytest.mark.parametrize("place", ["imports", "input"])
+def test_a_signal_ends_a_command_in_one_line(made, tmp_path, place, number, code, said):
+    "While it imports, and while it waits for its texts."
+    os.mkfifo(tmp_path / "texts")
+    held = []
+
+    def reads(_):
+        try: held.append(os.open(tmp_path / "texts", os.O_WRONLY | os.O_NONBLOCK))  # fails where nobody reads
+        except OSError: return False
+        return True
+    process = started(["ulmfit.predict", made.classifier, "--input", tmp_path / "texts", "--output", tmp_path / "csv"],
+                      heeds if place == "imports" else reads)
+    process.send_signal(number)
+    assert (*process.communicate(timeout=30), process.returncode) == ("", said, code)
+    for pipe in held: os.close(pipe)
+    assert names(tmp_path) == ["texts"]
 
 
 # --- one process a run ---

@@ -31,7 +31,7 @@ from .training.loop import Training, fit
 from .training.optimizers import Optimization
 from .training.records import PREDICTIONS, Run, csv_text, peak_memory
 from .training.schedules import Schedule
-from .training.settings import choose, flags, preset as read_preset
+from .training.settings import choose, flags, natural, preset as read_preset
 
 # the last three serve `--model none`; else they are the model's
 SETTINGS = (ClassifierDropouts, Regularization, Reading, HeadSettings, LabelledHeldOut, Batching, Optimization,
@@ -47,8 +47,8 @@ def main(
     out: Path = Path("runs/classify"),  # folder of the run
     from_scratch: bool = False,  # the model's network and vocabulary, but random weights
     backwards: bool = False,  # a model that reads from the end; direction is the model's, where there is one
-    seed: int = 0,  # of the head, order and dropout, and of the documents held out and labelled
-    split_seed: int = None,  # of the documents held out, where it is to differ from --seed
+    seed: natural = 0,  # of the head, order and dropout, and of the documents held out and labelled
+    split_seed: natural = None,  # of the documents held out, where it is to differ from --seed
     device: str = "auto",  # cpu, cuda, cuda:1 …
     precision: str = "auto",  # auto | fp32 | bf16
     kernel: str = "fused",  # of LSTM and loss: fused | reference

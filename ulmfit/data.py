@@ -7,7 +7,7 @@
 
 `check` and `show` also take a path of one's own or a prepared corpus.
 """
-import hashlib
+import hashlib, os
 from collections import Counter
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from .corpus.statistics import report
 from .corpus.store import MANIFEST, check_files, describe, read_manifest
 from .text.tokenizer import TextSettings, Tokenizer
 from .text.vocab import VocabSettings
-from .training.settings import choose, flags
+from .training.settings import choose, flags, natural
 
 
 def state(card: dict) -> tuple[str, str]:
@@ -67,7 +67,7 @@ def get_all(name: str):
 
 def check_one(name: str, kind: str | None, **how):
     "Count what is there, and hold it against the card."
-    if (Path(name) / MANIFEST).is_file():
+    if os.path.isfile(Path(name) / MANIFEST):
         check_files(Path(name), read_manifest(Path(name))["files"], contents=True)
         return print(f"{describe(Path(name))}\nevery file is as it was written")
     card = read_card(name) if name in cards() else {}
@@ -120,7 +120,7 @@ def main(
     kind: str = None,  # lm | classification (default: as the source suggests)
     documents: int = 3,  # show: so many documents as tokens
     plot: Path = None,  # show: a picture to write (.png, .svg, .pdf)
-    seed: int = 0,  # show: of the documents drawn
+    seed: natural = 0,  # show: of the documents drawn
     text_column: str = "text",  # of one's own table; several: title+body
     label_column: str = "label",  # of one's own table
     encoding: str = "utf-8",  # of one's own files

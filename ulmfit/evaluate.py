@@ -23,7 +23,7 @@ from .model.inference import probabilities
 from .model.language_model import mean_loss
 from .text.tokenizer import Tokenizer
 from .training.files import write_text
-from .training.records import csv_text
+from .training.records import csv_text, read_record
 
 
 def read_split(data: Corpus, of: Bundle, split: str, record: dict) -> Documents:
@@ -82,7 +82,7 @@ def main(
     where, dtype = device_and_dtype(device, precision)
     paths = [Path(r) for r in ([runs] if isinstance(runs, (str, Path)) else runs)]
     bundles = [bundle.load(p, CLASSIFIER if len(paths) > 1 else None).to(where) for p in paths]
-    record = json.loads((paths[0] / "run.json").read_text()) if (paths[0] / "run.json").is_file() else {}
+    record = read_record(paths[0]) or {}
     name = dataset or corpus or record.get("corpus")
     if not name: raise CliError("which data? give --corpus or --dataset")
     kind = "classification" if bundles[0].kind == CLASSIFIER else None

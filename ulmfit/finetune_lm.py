@@ -28,7 +28,7 @@ from .training.loop import Training, fit
 from .training.optimizers import Optimization
 from .training.records import Run
 from .training.schedules import Schedule
-from .training.settings import choose, flags, preset as read_preset
+from .training.settings import choose, flags, natural, preset as read_preset
 
 # the last two serve `--model none`; else they are the model's
 SETTINGS = (Dropouts, Regularization, VocabSettings, LabelledHeldOut, Windows, Streaming, Optimization, Schedule,
@@ -44,8 +44,8 @@ def main(
     out: Path = Path("runs/finetune_lm"),  # folder of the run
     lm_splits: str = "train",  # whose texts are read: train, train+unsup, train+unsup+test (transductive) …
     backwards: bool = False,  # a model that reads from the end; direction is the model's, where there is one
-    seed: int = 0,  # of order, windows and dropout, and of the documents held out and labelled
-    split_seed: int = None,  # of the documents held out, where it is to differ from --seed
+    seed: natural = 0,  # of order, windows and dropout, and of the documents held out and labelled
+    split_seed: natural = None,  # of the documents held out, where it is to differ from --seed
     device: str = "auto",  # cpu, cuda, cuda:1 …
     precision: str = "auto",  # auto | fp32 | bf16
     kernel: str = "fused",  # of LSTM and loss: fused | reference

@@ -5,6 +5,7 @@
 The prompt is read once; after that each word is one step from the state, so the cost does not grow with the text. A
 backwards model writes what comes before the prompt.
 """
+import math
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -18,11 +19,13 @@ from .model.language_model import LanguageModel
 from .text.rules import BOS, EOS, FLD, MAJ, REP, UP, WREP
 from .text.subwords import whole_words
 from .text.tokenizer import SUBWORDS, Tokenizer
+from .training.settings import natural
 
 
 def filtered(logits: Tensor, temperature: float, top_k: int, top_p: float) -> Tensor:
     "The next word's probabilities (v), sharpened by `temperature`, cut to the `top_k` likeliest and a mass of `top_p`."
-    p = (logits.double() / temperature).softmax(dim=-1)
+    # the highest is 0, however low the temperature
+    p = ((logits - logits.max()).double() / temperature).softmax(dim=-1)
     if top_k:
         best = p.topk(min(top_k, len(p)))
         p = torch.zeros_like(p).scatter(0, best.indices, best.values)
@@ -76,11 +79,11 @@ def main(
     top_k: int = 0,  # choose among the k likeliest words only (0: all)
     top_p: float = 1.0,  # choose among the likeliest that make up this probability
     unknown: bool = False,  # allow xxunk
-    seed: int = 0,  # of the draws
+    seed: natural = 0,  # of the draws
     device: str = "auto",  # cpu, cuda, cuda:1 …
 ):
     "Generate text."
-    if temperature <= 0: raise CliError(f"--temperature {temperature}: it must be above 0")
+    if not 0 < temperature < math.inf: raise CliError(f"--temperature {temperature}: it must be above 0, and finite")
     if not 0 < top_p <= 1: raise CliError(f"--top-p {top_p}: it must be above 0 and at most 1")
     if top_k < 0 or words < 0: raise CliError("--top-k and --words must not be negative")
     where, _ = device_and_dtype(device, "fp32")

@@ -27,7 +27,7 @@ from .training.loop import Training, fit
 from .training.optimizers import Optimization
 from .training.records import Run
 from .training.schedules import Schedule
-from .training.settings import choose, flags, preset as read_preset
+from .training.settings import choose, flags, natural, preset as read_preset
 
 SETTINGS = (Architecture, Dropouts, Regularization, TextSettings, VocabSettings, HeldOut, Windows, Streaming,
             Optimization, Schedule, Unfreezing, Training)
@@ -40,7 +40,7 @@ def main(
     preset: str = "demo",  # settings: demo, small, paper, scripts, fastai, awd, or a TOML file
     out: Path = Path("runs/pretrain"),  # folder of the run
     backwards: bool = False,  # a language model that reads from the end
-    seed: int = 0,  # of weights, order, windows and dropout
+    seed: natural = 0,  # of weights, order, windows and dropout
     device: str = "auto",  # cpu, cuda, cuda:1 …
     precision: str = "auto",  # auto | fp32 | bf16
     kernel: str = "fused",  # of LSTM and loss: fused | reference

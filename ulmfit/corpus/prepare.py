@@ -50,6 +50,7 @@ def memo(tokenizer: Tokenizer) -> Memo:
 def follow_parent():
     "Ctrl-C is the parent's matter, and a process whose parent was killed ends as well."
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     parent = os.getppid()
 
     def watch():
@@ -230,7 +231,7 @@ def checked(writer: CorpusWriter, promised: dict, name: str, kind: str) -> list[
 def prepared(name_or_path: str, kind: str | None, tokenizer: Tokenizer, text: str = "text", label: str = "label",
              encoding: str = "utf-8", of_model: bool = False) -> Corpus:
     "A stage's corpus: a prepared folder as it is, anything else prepared under `data/prepared/`, once for its content."
-    if (Path(name_or_path) / MANIFEST).is_file():
+    if os.path.isfile(Path(name_or_path) / MANIFEST):
         corpus = Corpus(Path(name_or_path))
         say(corpus.manifest["notes"])
         if kind == "classification" and corpus.kind != kind:

@@ -2,7 +2,7 @@
 
 Bad input ends with one line that names the file and the line or byte. Files may be plain, `.gz` or `.xz`.
 """
-import codecs, csv, io, re, sys
+import codecs, csv, io, os, re, sys
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +25,7 @@ def first_bad_byte(path: Path | Member, encoding: str) -> int:
             waiting = len(decoder.getstate()[0])  # bytes of the last block that wait for their rest
             try: decoder.decode(block)
             except UnicodeDecodeError as e: return done - waiting + e.start
+            except UnicodeError: return done  # UTF-16 without its mark
             done += len(block)
     return done - len(decoder.getstate()[0])  # the file ends within a character
 
@@ -33,8 +34,8 @@ def codec_of(encoding: str) -> str:
     "Python's name of a text encoding; a leading byte-order mark of UTF-8 is no text."
     try: codec = codecs.lookup(encoding)
     except LookupError: codec = None
-    # base64, rot13 … are codecs too
-    if codec is None or not getattr(codec, "_is_text_encoding", True):
+    # base64, rot13 … are codecs too; a line's end in a name is overlooked there
+    if codec is None or not encoding.isprintable() or not getattr(codec, "_is_text_encoding", True):
         raise CliError(f"no encoding is called {encoding!r}")
     return "utf-8-sig" if codec.name == "utf-8" else codec.name
 
@@ -42,8 +43,8 @@ def codec_of(encoding: str) -> str:
 @contextmanager
 def open_text(path: Path | Member, encoding: str = "utf-8"):
     "A text file, opened; what cannot be read in it becomes one line of error."
-    if not isinstance(path, Member) and not (path := Path(path)).is_file() and not path.is_fifo():
-        raise CliError(f"{path}: no such file")
+    if not isinstance(path, Member) and not os.path.isfile(path := Path(path)):
+        if not os.path.exists(path) or not path.is_fifo(): raise CliError(f"{path}: no such file")
     codec = codec_of(encoding)
     try:
         with open_bytes(path) as raw, io.TextIOWrapper(raw, encoding=codec, newline="") as f: yield f
@@ -52,6 +53,7 @@ def open_text(path: Path | Member, encoding: str = "utf-8"):
         raise CliError(f"{path}: byte {where} is not {encoding}; "
                        "name the encoding with --encoding (latin-1, cp1252 …)") from None
     except UnicodeError as e: raise CliError(f"{path} is not {encoding}: {e}") from None
+    except OSError as e: raise CliError(f"{path} cannot be read ({e.strerror or e})") from None
 
 
 def read_lines(path: Path, encoding: str = "utf-8") -> Iterator[Document]:
@@ -217,12 +219,13 @@ def read_imdb(path: Path) -> Iterator[tuple[str, Document]]:
 
 def folder_members(folder: Path) -> Iterator[tuple[str, io.BytesIO]]:
     "Name and content of each file of a folder, as an archive of it would give them."
-    for path in sorted(folder.rglob("*.txt")): yield path.relative_to(folder).as_posix(), io.BytesIO(path.read_bytes())
+    for path in sorted(filter(Path.is_file, folder.rglob("*.txt"))):
+        yield path.relative_to(folder).as_posix(), io.BytesIO(path.read_bytes())
 
 
 def read_label_folder(folder: Path, label: str | None, encoding: str = "utf-8") -> Iterator[Document]:
     "`*.txt` (or .gz, .xz) at any depth: a file a document, in order of names; all have this label."
-    for file in sorted(folder.rglob("*.txt*")):
+    for file in sorted(filter(Path.is_file, folder.rglob("*.txt*"))):  # to open a pipe is to wait
         for text, _ in read_file(file, encoding): yield text, label
 
 

@@ -36,7 +36,7 @@ class Source:
     @cached_property
     def fingerprint(self) -> str:
         "sha256 of the content."
-        h = hashlib.sha256(self.identity.encode())
+        h = hashlib.sha256(self.identity.encode(errors="backslashreplace"))  # names of files may be no text
         for path in self.files: h.update(bytes.fromhex(sha256(path, stamp(path))))
         return h.hexdigest()
 

@@ -9,7 +9,7 @@
 The ids are those of the corpus's own complete lexicon. A stage chooses its vocabulary (its own size and minimum
 frequency, or the one of the model that it starts from) and sees the ids through a table: nothing is prepared twice.
 """
-import hashlib, json, sys
+import hashlib, json, os, sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -165,9 +165,10 @@ class LabelledHeldOut(HeldOut):
 def read_manifest(folder: Path) -> dict:
     "What a prepared corpus, or a shard of one, says of itself."
     path = Path(folder) / MANIFEST
-    if not path.is_file(): raise CliError(f"{folder} is not a prepared corpus: it has no {MANIFEST}")
+    if not os.path.isfile(path): raise CliError(f"{folder} is not a prepared corpus: it has no {MANIFEST}")
     try: manifest = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError: raise CliError(f"{path} is damaged; remove {folder} and prepare it again") from None
+    except (ValueError, RecursionError):
+        raise CliError(f"{path} is damaged; remove {folder} and prepare it again") from None
     if not isinstance(manifest, dict) or not {"format", "splits", "files"} <= set(manifest):
         raise CliError(f"{path} is not the manifest of a prepared corpus; give another folder")
     if manifest["format"] != FORMAT:

@@ -4,7 +4,7 @@ Everything is written into `.<folder>.part`, which takes the folder's place at t
 writer's lexicon, 4 bytes each; `finish` numbers the tokens by frequency and narrows the ids, so that the result depends
 on the documents alone, not on the blocks, processes or shards that they came by.
 """
-import hashlib, io, json, os, shutil, signal, sys
+import hashlib, io, json, os, shutil
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -84,15 +84,12 @@ class CorpusWriter:
         Path(self.lock.lock_file).unlink(missing_ok=True)
         self.lock.release()
 
-    def __exit__(self, kind, *_):
+    def __exit__(self, *_):
         for split in self.splits.values():
             try: split.file.close()
             except OSError: pass  # the disk is full, and that is said already
         shutil.rmtree(self.part, ignore_errors=True)
         self.unlock()
-        if kind is KeyboardInterrupt:
-            print(f"interrupted: nothing is left of {self.folder}", file=sys.stderr)
-            raise SystemExit(128 + signal.SIGINT)
 
     @contextmanager
     def writing(self):
@@ -130,7 +127,8 @@ class CorpusWriter:
             manifest = dict(format=FORMAT, splits={s: sizes[s] for s in splits}, classes=list(classes), shard=shard,
                             distinct_tokens=len(lexicon),
                             fingerprint=hashlib.sha256(contents).hexdigest(), files=self.files, **about)
-            self.write(MANIFEST, [json.dumps(manifest, indent=1, ensure_ascii=False).encode()])
+            # what is no text in a file's name is an escape of JSON as well
+            self.write(MANIFEST, [json.dumps(manifest, indent=1, ensure_ascii=False).encode(errors="backslashreplace")])
             sync(self.part)
             self.part.rename(self.folder)
             sync(self.folder.parent)

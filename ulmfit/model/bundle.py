@@ -5,7 +5,7 @@ Weights, what builds the network, vocabulary; nothing in it can run code.
     config.json         kind, sizes, dropouts, direction, tokenizer, classes
     vocab.json          the ordered tokens
 """
-import json
+import json, os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -14,8 +14,10 @@ from fastcore.script import CliError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from ..text.tokenizer import Tokenizer
 from ..text.vocab import Vocab
 from ..training.files import sha256, write_text, write_whole
+from ..training.settings import restored
 from .classifier import Classifier, HeadSettings, Reading
 from .compact import compact, expand
 from .encoder import Architecture, Dropouts, Encoder
@@ -63,13 +65,13 @@ class Bundle:
 def located(model: str | Path, backwards: bool = False) -> Path:
     "Where a model is: one that travels with the code by its name and direction, else the path itself."
     boxed = MODELS / model / ("backwards" if backwards else "forwards")
-    return boxed if not Path(model).exists() and boxed.is_dir() else Path(model)
+    return boxed if not os.path.exists(model) and os.path.isdir(boxed) else Path(model)
 
 
 def model_folder(path: Path) -> Path:
     "The bundle's folder, given it, its run's, or the name of a model that travels with the code."
     path = located(path)
-    if not path.exists():
+    if not os.path.exists(path):
         there = ", ".join(sorted(p.name for p in MODELS.glob("*") if p.is_dir())) or "none"
         raise CliError(f"{path}: no such run or model (models by name: {there})")
     folder = path / "model" if (path / "model").is_dir() else path
@@ -83,6 +85,12 @@ def fingerprint(path: Path) -> str:
     return sha256(model_folder(path) / WEIGHTS)
 
 
+def settings_of(block: type, values: dict):
+    "`restored` of a bundle: what cannot be is the file's fault, and no flag's."
+    try: return restored(block, values)
+    except CliError as e: raise ValueError(str(e)) from None
+
+
 def load(path: Path, kind: str | None = None, backwards: bool | None = None) -> Bundle:
     "Open a bundle, or the bundle of a run; `kind` and direction are what the caller needs (None: any)."
     folder = model_folder(path)
@@ -90,20 +98,26 @@ def load(path: Path, kind: str | None = None, backwards: bool | None = None) -> 
         config = json.loads((folder / CONFIG).read_text())
         if not OLDEST <= config["format"] <= FORMAT:
             raise CliError(f"{folder} has format {config['format']}, this version reads {OLDEST} to {FORMAT}")
-        for name, expected in config.get("sha256", {}).items():
-            if sha256(folder / name) != expected: raise CliError(f"{folder / name} is damaged (its sha256 has changed)")
+        hashes = config.get("sha256", {})
+        for name in (WEIGHTS, VOCAB):
+            if name in hashes and sha256(folder / name) != hashes[name]:
+                raise CliError(f"{folder / name} is damaged (its sha256 has changed)")
         vocab, weights = Vocab.load(folder / VOCAB), expand(load_file(folder / WEIGHTS))
         if vocab.fingerprint != config["vocab_fingerprint"]:
             raise CliError(f"{folder}: vocab.json is not the vocabulary that the model was trained with")
-        encoder = Encoder(len(vocab), Architecture(**config["architecture"]), Dropouts(**config["dropouts"]))
-        if config["kind"] == CLASSIFIER:
-            head = HeadSettings(**config["head"])
-            model = Classifier(encoder, len(config["classes"]), head, Reading(**config["reading"]))
-        else: model, head = LanguageModel(encoder), HeadSettings()
-        model.load_state_dict(weights)
-    except (ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as e:
+        sizes, dropouts = settings_of(Architecture, config["architecture"]), settings_of(Dropouts, config["dropouts"])
+        head, classes = HeadSettings(), config["classes"]
+        if sizes.layers > len(weights) or not all(isinstance(c, str) for c in classes): raise ValueError(CONFIG)
+        with torch.device("meta"):  # what config.json says of sizes takes no memory before the weights agree
+            model = LanguageModel(encoder := Encoder(len(vocab), sizes, dropouts))
+            if config["kind"] == CLASSIFIER:
+                head = settings_of(HeadSettings, config["head"])
+                model = Classifier(encoder, len(classes), head, settings_of(Reading, config["reading"]))
+        model.load_state_dict(weights, assign=True)
+        Tokenizer.from_dict(config["tokenizer"])
+        bundle = Bundle(model.float().eval(), vocab, config["tokenizer"], bool(config["backwards"]), classes, head)
+    except (ValueError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError) as e:
         raise CliError(f"{folder} is damaged or not a model of this project: {' '.join(str(e).split())[:300]}") from e
-    bundle = Bundle(model.eval(), vocab, config["tokenizer"], config["backwards"], config["classes"], head)
     if kind and bundle.kind != kind:
         names = {LANGUAGE_MODEL: "a language model", CLASSIFIER: "a classifier"}
         raise CliError(f"{path} is {names[bundle.kind]}; this needs {names[kind]}")

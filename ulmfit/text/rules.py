@@ -22,6 +22,9 @@ class Rules:
     caps_length: int = 2  # an all-capitals word of at least this length becomes `xxup w`
     title_case: bool = True  # a capitalised word becomes `xxmaj w`
 
+    def __post_init__(self):
+        if min(self.char_repeat, self.word_repeat) < 2: raise ValueError("a repetition is of two at least")
+
 
 FASTAI = Rules()
 SCRIPTS = Rules(char_repeat=4, word_repeat=4, caps_length=3, title_case=False)  # the authors' scripts, 2018

@@ -53,6 +53,8 @@ class Tokenizer:
 
     @classmethod
     def from_dict(cls, d: dict) -> "Tokenizer":
+        "ValueError, KeyError or TypeError where it is no tokenizer's."
+        if d["kind"] not in KINDS: raise ValueError(f"no tokenizer is called {d['kind']!r}")
         return cls(d["kind"], d["lang"], Rules(**d["rules"]), d.get("size", 0), b64decode(d.get("model", "")))
 
     def to_dict(self) -> dict:

@@ -9,7 +9,7 @@ without complaint in torch as elsewhere, so the hash is checked; what is damaged
 """
 import json, sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
@@ -66,14 +66,20 @@ class Checkpoints:
     @contextmanager
     def held(self) -> Iterator[None]:
         "For this process alone, while it trains; CliError where another one does."
-        self.folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(self.folder / LOCK, blocking=False)
-        try: lock.acquire()
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            lock.acquire()
         except Timeout:
             raise CliError(f"another process is at work on {self.folder.parent}; wait for it, or give another "
                            "--out") from None
+        except OSError as e: raise CliError(f"{self.folder} cannot be written ({e.strerror})") from None
         try: yield
-        finally: lock.release()
+        finally:
+            lock.release()
+            if [p.name for p in self.folder.glob("*")] == [LOCK]:  # it ended before there was anything to keep
+                self.remove()
+                with suppress(OSError): self.folder.parent.rmdir()
 
     def notes(self) -> list[Path]:
         "Of the states, the newest first."

@@ -1,6 +1,7 @@
 """Files that are whole or absent: everything that a run writes goes through `write_whole`."""
 import hashlib, os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from fastcore.script import CliError
@@ -26,7 +27,8 @@ def write_whole(path: Path, write: Callable[[Path], None]):
         cause = next((c for c in causes(e) if isinstance(c, OSError)), e)
         why = getattr(cause, "strerror", None) or str(cause).splitlines()[0]
         raise CliError(f"{path} cannot be written ({why}); what was there before is as it was") from e
-    finally: part.unlink(missing_ok=True)
+    finally:
+        with suppress(OSError): part.unlink(missing_ok=True)  # what has no name that can be is not there
 
 
 def write_text(path: Path, text: str): write_whole(path, lambda p: p.write_text(text, encoding="utf-8"))

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field, fields
 
 from fastcore.script import CliError
 
+from .settings import restored
+
 
 @dataclass(frozen=True)
 class Phase:
@@ -38,9 +40,10 @@ class Unfreezing:
         if self.phases:
             known = {f.name for f in fields(Phase)}
             for p in self.phases:
+                if not isinstance(p, dict): raise CliError(f'{p!r} is no phase; one is as {{"last": 1, "epochs": 1}}')
                 if unknown := set(p) - known:
                     raise CliError(f"a phase has no {', '.join(sorted(unknown))}; it has: {', '.join(sorted(known))}")
-            return [Phase(**p) for p in self.phases]
+            return [restored(Phase, p) for p in self.phases]
         plans = dict(full=full, last=last_only, gradual=gradual, scripts=scripts, chain_thaw=chain_thaw)
         if self.plan not in plans: raise CliError(f"no plan is called {self.plan!r}; there are: {', '.join(plans)}")
         return [p for p in plans[self.plan](self.epochs, groups) if p.epochs > 0]

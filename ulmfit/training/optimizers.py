@@ -32,6 +32,7 @@ class Optimization:
 
 def group_factors(o: Optimization, groups: int) -> list[float]:
     "Discriminative fine-tuning (section 3.2): each group's factor on the rate."
+    if not all(isinstance(r, (int, float)) for r in o.rates): raise CliError(f"--rates {o.rates}: give numbers")
     if o.rates and len(o.rates) != groups:
         raise CliError(f"--rates has {len(o.rates)} factors, the model has {groups} groups")
     return o.rates or [o.discriminative ** (i + 1 - groups) for i in range(groups)]
@@ -50,7 +51,8 @@ def build(groups: dict[str, list[nn.Parameter]], o: Optimization) -> Optimizer:
                  ntasgd=lambda: ASGD(parts, o.lr, lambd=0.0, alpha=0.0, t0=NOT_YET))
     if o.optimizer not in kinds:
         raise CliError(f"no optimizer is called {o.optimizer!r}; there are: {', '.join(kinds)}")
-    return kinds[o.optimizer]()
+    try: return kinds[o.optimizer]()
+    except ValueError as e: raise CliError(f"{o.optimizer} cannot have these settings: {e}") from None
 
 
 def set_rate(optimizer: Optimizer, lr: float, beta1: float):

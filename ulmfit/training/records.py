@@ -1,5 +1,5 @@
 """What a run leaves behind: a folder with run.json, metrics.csv, the model, and while it lasts a checkpoint."""
-import csv, io, json, math, platform, resource, subprocess
+import csv, io, json, math, os, platform, resource, subprocess
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -40,6 +40,31 @@ def csv_text(rows: list[dict], columns: list[str] | None = None) -> str:
     return out.getvalue()
 
 
+SHAPE = dict(stage=str, settings=dict, seed=int, split_seed=int, corpus=str, data=str, result=dict)
+FIGURES = ("valid_perplexity", "test_error")  # of which a finished run has one
+
+
+def read_record(folder: Path) -> dict | None:
+    "A run's run.json, None where there is none; CliError where it is not what a run writes."
+    if not os.path.isfile(path := Path(folder) / "run.json"): return None
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        if not is_record(record): raise ValueError
+    except (ValueError, RecursionError):
+        raise CliError(f"{path} is damaged; remove the folder {folder} to begin again") from None
+    return record
+
+
+def is_record(record) -> bool:
+    "Whether what is read of a run.json is there and of its type."
+    if not isinstance(record, dict) or not {"stage", "settings", "seed"} <= set(record): return False
+    if any(not isinstance(record[k], kind) for k, kind in SHAPE.items() if k in record): return False
+    settings, result = record["settings"], record.get("result", dict.fromkeys(FIGURES, 0))
+    numbers = [settings.get("max_steps"), settings.get("epochs"), *result.values(),
+               *(v for k, v in settings.items() if k.endswith("_fraction"))]
+    return bool(set(FIGURES) & set(result)) and all(isinstance(n, (int, float)) for n in numbers)
+
+
 class Run:
     """A run's folder. Opening it again with the same settings continues it, or finds it finished.
 
@@ -48,11 +73,12 @@ class Run:
     def __init__(self, folder: Path, stage: str, blocks: list, seed: int, device: torch.device, ranks: Ranks = Ranks(),
                  **about):
         self.folder, self.ranks = Path(folder), ranks
-        if self.folder.exists() and not self.folder.is_dir(): raise CliError(f"--out {folder} is a file; give a folder")
+        if os.path.exists(folder) and not self.folder.is_dir():
+            raise CliError(f"--out {folder} is a file; give a folder")
         settings = {k: v for b in blocks for k, v in asdict(b).items()}
         self.record = json.loads(json.dumps(dict(stage=stage, settings=settings, seed=seed, **about)))
         ranks.check_alike("settings or data", self.record)
-        old = self._read()
+        old = read_record(self.folder)
         if old is not None:
             for part in ("stage", "settings", "seed", *about):
                 there, here = old.get(part), self.record[part]
@@ -69,13 +95,6 @@ class Run:
         versions = dict(python=platform.python_version(), ulmfit=__version__) | {p: version(p) for p in PACKAGES}
         self.record |= dict(device=str(device), machine=platform.processor() or platform.machine(),
                             threads=torch.get_num_threads(), processes=ranks.size, versions=versions, commit=commit())
-
-    def _read(self) -> dict | None:
-        path = self.folder / "run.json"
-        if not path.exists(): return None
-        try: return json.loads(path.read_text())
-        except ValueError:
-            raise CliError(f"{path} is damaged; remove the folder {self.folder} to begin again") from None
 
     @property
     def checkpoints(self) -> Checkpoints: return Checkpoints(self.folder / "checkpoint", self.ranks.leads)

@@ -2,7 +2,7 @@
 
 A flag on the command line wins over the preset, the preset over the field's default.
 """
-import argparse, inspect, json, tomllib
+import argparse, inspect, json, os, tomllib
 from collections.abc import Sequence
 from dataclasses import MISSING, fields
 from pathlib import Path
@@ -26,6 +26,20 @@ def default_of(field):
     return field.default if field.default_factory is MISSING else field.default_factory()
 
 
+def natural(text: str) -> int:
+    "The value of a flag that is a seed; ValueError where it is none."
+    if not 0 <= (value := int(text)) < 2**63: raise ValueError
+    return value
+
+
+def json_list(text: str) -> list:
+    "The value of a flag that is a list; ValueError where it is none."
+    try: value = json.loads(text)
+    except RecursionError: value = None
+    if not isinstance(value, list): raise ValueError
+    return value
+
+
 def flags(*blocks: type):
     "Decorator: gives a `main(…, **given)` a flag for each field of the classes `blocks`; one not given is None."
     def add(main):
@@ -37,7 +51,7 @@ def flags(*blocks: type):
                 kind, default = types[field.name], default_of(field)
                 how = {}
                 if kind is bool: how = dict(action=argparse.BooleanOptionalAction)
-                elif kind is list: kind, how = json.loads, dict(metavar="(json)")
+                elif kind is list: kind, how = json_list, dict(metavar="(json)")
                 elif get_args(kind): kind = get_args(kind)[0]
                 help = f"{docs[field.name] or ''} ({default})".replace("%", "%%")
                 extra.append(inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=None,
@@ -51,7 +65,7 @@ def flags(*blocks: type):
 def preset(name: str, stage: str) -> dict:
     "The values that a preset (a name, or a TOML file) has for a stage."
     path = PRESETS / f"{name}.toml" if not name.endswith(".toml") else Path(name)
-    if not path.is_file():
+    if not os.path.isfile(path):  # which a name that is too long is not either
         known = ", ".join(sorted(p.stem for p in PRESETS.glob("*.toml")))
         raise CliError(f"no preset is called {name!r}; there are: {known}")
     try: return tomllib.loads(path.read_text()).get(stage, {})
@@ -62,11 +76,23 @@ def check(name: str, value, choices: Sequence[str] | None):
     "Refuse a value that its setting cannot have."
     flag, share = f"--{name.replace('_', '-')} {value!r}", name.endswith(SHARES)
     if choices and value not in choices: raise CliError(f"{flag} is not one of: {', '.join(choices)}")
-    if (least := LEAST.get(name, 0 if share else None)) is not None and value < least:
+    if (least := LEAST.get(name, 0 if share else None)) is not None and not value >= least:  # nor nan
         raise CliError(f"{flag}: it must be at least {least}")
     # everything may be dropped, but not everything held out
     if share and (value >= 1 if name.endswith("_fraction") else value > 1):
         raise CliError(f"{flag}: it must be below 1")
+
+
+def restored(block: type, values: dict):
+    "An instance of a settings class; CliError where it has no such setting, or not with such a value."
+    types = get_type_hints(block)
+    if unknown := set(values) - set(types): raise CliError(f"no setting is called {', '.join(sorted(unknown))}")
+    for f in fields(block):
+        value, kind = values.get(f.name, default_of(f)), types[f.name]
+        if not isinstance(value, kind) and not (isinstance(value, int) and isinstance(0.0, kind)):
+            raise CliError(f"{f.name} = {value!r}: it must be of type {getattr(kind, '__name__', kind)}")
+        check(f.name, value, f.metadata.get("choices"))
+    return block(**values)
 
 
 def choose(blocks: Sequence[type], values: dict, given: dict) -> list:
@@ -75,6 +101,4 @@ def choose(blocks: Sequence[type], values: dict, given: dict) -> list:
     if unknown := set(values) - known:
         raise CliError(f"the preset sets {', '.join(sorted(unknown))}, which this stage does not know")
     merged = values | {k: v for k, v in given.items() if v is not None}
-    for block in blocks:
-        for f in fields(block): check(f.name, merged.get(f.name, default_of(f)), f.metadata.get("choices"))
-    return [b(**{f.name: merged[f.name] for f in fields(b) if f.name in merged}) for b in blocks]
+    return [restored(b, {f.name: merged[f.name] for f in fields(b) if f.name in merged}) for b in blocks]

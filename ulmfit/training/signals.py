@@ -1,8 +1,22 @@
-"""Ctrl-C and SIGTERM: the step that runs is finished, the run saved; a second one ends it at once."""
+"""Ctrl-C and SIGTERM. In training the step that runs is finished and the run saved; elsewhere a command just ends.
+
+Either way it says so in one line, its status is 130 or 143, and a second signal ends it at once.
+"""
 import os, signal, sys, threading
 from contextlib import contextmanager
 
 NAMES = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
+
+
+def heed():
+    "From here on a signal ends the process; `finally` and `with` undo on the way out what was half done."
+    for n in NAMES: signal.signal(n, leave)
+
+
+def leave(number: int, frame):
+    for n in NAMES: signal.signal(n, signal.SIG_DFL)
+    os.write(2, f"{NAMES[number]}\n".encode())  # `print` may be what was interrupted
+    raise SystemExit(128 + number)
 
 
 class Stop(Exception): "What is going on is not to be finished."
