@@ -91,7 +91,7 @@ def restored(block: type, values: dict):
         value, kind = values.get(f.name, default_of(f)), types[f.name]
         if not isinstance(value, kind) and not (isinstance(value, int) and isinstance(0.0, kind)):
             raise CliError(f"{f.name} = {value!r}: it must be of type {getattr(kind, '__name__', kind)}")
-        check(f.name, value, f.metadata.get("choices"))
+        if value is not None: check(f.name, value, f.metadata.get("choices"))
     return block(**values)
 
 
