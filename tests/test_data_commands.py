@@ -166,7 +166,7 @@ def test_subwords_serve_all_stages_without_being_named_again(tmp_path, library):
     ok("pretrain", "--corpus", general, *PRETRAIN, "--tokenizer", "subwords", "--subwords", "90",
        "--out", tmp_path / "a")
     said = ok("finetune_lm", "--dataset", data, "--model", tmp_path / "a", *FINETUNE, "--out", tmp_path / "b")
-    assert re.match(r"vocabulary: (\d+) of \1 tokens were known, 100.0% of the running text\n", said)
+    assert re.search(r"\nvocabulary: (\d+) of \1 tokens were known, 100.0% of the running text\n", said)
     ok("classify", "--dataset", data, "--model", tmp_path / "b", *CLASSIFY, "--out", tmp_path / "c")
     vocabularies = [(tmp_path / run / "model/vocab.json").read_text() for run in "abc"]
     assert vocabularies[0] == vocabularies[1] == vocabularies[2]
