@@ -12,10 +12,12 @@ of finished jobs are in `experiments/results/tables/<scale>.csv`: `make report` 
 import csv, json, multiprocessing, os, runpy, shlex, sys, time
 from collections import Counter
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from statistics import median
 from typing import Annotated
 
+import numpy as np
 import torch._dynamo  # noqa: F401 (torch imports it with the first optimizer; once here is once for all forked jobs)
 from fastcore.script import CliError, call_parse
 from filelock import FileLock, Timeout
@@ -83,11 +85,10 @@ def last_line(job: Job, root: Path) -> str:
     return next((line for line in reversed(lines) if line.strip()), "it said nothing")
 
 
-def wrong(job: Job, root: Path) -> list[bool] | None:
-    "Which documents of the test split a job's model has wrong."
-    path = root / job.name / PREDICTIONS
-    if not path.is_file(): return None
-    return [r["label"] != r["predicted"] for r in csv.DictReader(path.read_text().splitlines())]
+@cache
+def wrong(path: Path) -> np.ndarray:
+    "Which documents of the test split a finished job has wrong, by its predictions; read once, as figures ask often."
+    return np.array([r["label"] != r["predicted"] for r in saved(path)])
 
 
 def figures(cell: Cell, first: Job, root: Path) -> dict | None:
@@ -108,10 +109,11 @@ def figures(cell: Cell, first: Job, root: Path) -> dict | None:
     if lms: row |= dict(valid_perplexity=round(lms[-1]["result"]["valid_perplexity"], 3))
     if "best_epoch" in found: row |= dict(epochs=found["best_epoch"])
     if "peak_memory_bytes" in result: row |= dict(peak_memory_mib=result["peak_memory_bytes"] >> 20)
-    mine, theirs = wrong(cell.job, root), wrong(first, root)
-    if mine and theirs and len(mine) == len(theirs):
-        row |= dict(only_wrong=sum(a and not b for a, b in zip(mine, theirs)),
-                    only_first_wrong=sum(b and not a for a, b in zip(mine, theirs)))
+    paths = [root / job.name / PREDICTIONS for job in (cell.job, first)]
+    if all(p.is_file() for p in paths):
+        mine, theirs = map(wrong, paths)
+        if len(mine) == len(theirs):
+            row |= dict(only_wrong=int((mine & ~theirs).sum()), only_first_wrong=int((theirs & ~mine).sum()))
     stages = [r for r in chain if "commit" in r]
     notes = dict.fromkeys(n for r in stages for n in r.get("notes", []))
     if stages: row |= dict(data=stages[-1]["data"][:12], commit=(stages[-1]["commit"] or "")[:12])
@@ -134,7 +136,7 @@ def collect(cells: list[Cell], root: Path, path: Path):
     for c, r in new:
         metrics = root / c.job.name / "metrics.csv"
         if r and c.job.stage == "classify":
-            curves |= {(c.job.name, m["epoch"]): dict(run=c.job.name) | m for m in csv.DictReader(metrics.open())}
+            curves |= {(c.job.name, m["epoch"]): dict(run=c.job.name) | m for m in saved(metrics)}
     wanted = {r["run"] for r in rows.values()}
     kept = [{k: r[k] for k in CURVES} for (run, _), r in sorted(curves.items()) if run in wanted]
     write_text(path.with_name(f"{path.stem}-curves.csv"), csv_text(kept, CURVES))
@@ -175,6 +177,7 @@ def work(jobs: list[Job], root: Path, after: Callable[[], None]) -> dict[str, st
     A job that another runner has, and those that need it, are looked at again until it is finished there.
     """
     failed, left, began = {}, [j for j in jobs if not record(j, root)], time.monotonic()
+    finished = len(jobs) - len(left)
     while left:
         again = []
         for job in left:
@@ -182,11 +185,12 @@ def work(jobs: list[Job], root: Path, after: Callable[[], None]) -> dict[str, st
             if bad := next((m.name for m in before if m.name in failed), None):
                 failed[job.name] = f"it needs {bad}"
             elif all(record(m, root) for m in before):
-                at = sum(1 for j in jobs if record(j, root)) + len(failed) + 1
-                print(f"[{at}/{len(jobs)}, {(time.monotonic() - began) / 60:.0f} min] {job.name}", flush=True)
+                minutes = (time.monotonic() - began) / 60
+                print(f"[{finished + len(failed) + 1}/{len(jobs)}, {minutes:.0f} min] {job.name}", flush=True)
                 state = execute(job, root)
                 if state == "failed": failed[job.name] = last_line(job, root)
                 if state == "elsewhere": again.append(job)
+                finished += state == "done"
                 after()
             else: again.append(job)
         if len(again) == len(left): time.sleep(PATIENCE)
