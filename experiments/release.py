@@ -6,12 +6,13 @@ Pretrains forwards and backwards by the preset `en-small` (hours; each goes on w
 weight, measures them and what they are worth (the table `transfer`, where it has been run), and writes the card. Every
 figure on the card is measured here or read from a result.
 """
-import json, math
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 from datetime import date
 from pathlib import Path
 
 import numpy as np
+import torch
 from fastcore.script import call_parse
 
 from ulmfit.corpus.prepare import prepared
@@ -20,10 +21,11 @@ from ulmfit.corpus.store import Corpus
 from ulmfit.evaluate import language_model_figures, read_split
 from ulmfit.export import main as export
 from ulmfit.model import bundle
-from ulmfit.model.bundle import MODELS, WEIGHTS, Bundle, device_and_dtype
+from ulmfit.model.bundle import MODELS, WEIGHTS, Bundle
 from ulmfit.pretrain import main as pretrain
 from ulmfit.text.tokenizer import Tokenizer
 from ulmfit.training.files import write_text
+from ulmfit.training.records import read_record
 
 from .findings import Results, claims_table, main_table
 from .plan import read_toml
@@ -40,8 +42,8 @@ def raw(corpus: str, split: str) -> Iterator[str]:
         if s == split: yield text[0] if isinstance(text, tuple) else text
 
 
-def spelling_bits(tokens: list[str], counts: np.ndarray, lexicon: list[str], frequency: np.ndarray) -> float:
-    """Bits that it takes to spell unknown `tokens`, each `counts` times.
+def spelling(lexicon: list[str], frequency: np.ndarray) -> Callable[[str], float]:
+    """A function that gives the bits that it takes to spell a token.
 
     By characters alone, as often as they occur in the words of `lexicon`, with a mark for a word's end.
     """
@@ -50,39 +52,42 @@ def spelling_bits(tokens: list[str], counts: np.ndarray, lexicon: list[str], fre
         for c in word: seen[c] = seen.get(c, 0) + int(n)
     total = sum(seen.values()) + int(frequency.sum()) + len(seen) + 2  # one more of each and of ends, one new
     end = math.log2(total / (int(frequency.sum()) + 1))
-    def spelt(token: str) -> float: return end + sum(math.log2(total / (seen.get(c, 0) + 1)) for c in token)
+    return lambda token: end + sum(math.log2(total / (seen.get(c, 0) + 1)) for c in token)
+
+
+def spelling_bits(tokens: list[str], counts: np.ndarray, spelt: Callable[[str], float]) -> float:
+    "Bits for `tokens`, each `counts` times."
     return float(sum(n * spelt(t) for t, n in zip(tokens, counts)))
 
 
-def yardstick(model: Bundle, source: Corpus, split: str) -> dict:
+def yardstick(model: Bundle, spelt: Callable[[str], float], split: str) -> dict:
     """Word-level figures on WikiText-103.
 
     Perplexity per word of its own tokens (line ends counted); bits per character, where words that the vocabulary lacks
     are spelt, so that it compares between vocabularies.
     """
     data = prepared(YARDSTICK, "lm", Tokenizer.from_dict(model.tokenizer), of_model=True)
-    found = language_model_figures(model, data.words(model.vocab)[split], 32, device_and_dtype("cpu", "fp32")[1])
+    found = language_model_figures(model, data.words(model.vocab)[split], 32, torch.float32)
     texts = list(raw(YARDSTICK, split))
     words = sum(len(t.split()) + t.count("\n") for t in texts)
     characters = sum(map(len, texts))
     counts = data.splits[split].counts(len(data.lexicon))
     lost = np.flatnonzero((model.vocab.table(data.lexicon) == model.vocab.unk) & (counts > 0))
-    spelt = spelling_bits([data.lexicon[i] for i in lost], counts[lost], source.lexicon,
-                          source.splits["train"].counts(len(source.lexicon)))
-    nats = found["loss"] * found["tokens"]
+    spelt_bits = spelling_bits([data.lexicon[i] for i in lost], counts[lost], spelt)
+    bits = found["loss"] * found["tokens"] / math.log(2)
     return dict(perplexity=found["perplexity"], unknown_percent=found["unknown_percent"],
-                word_perplexity=math.exp(nats / words), bits_per_character=(nats / math.log(2) + spelt) / characters)
+                word_perplexity=2 ** (bits / words), bits_per_character=(bits + spelt_bits) / characters)
 
 
-def measured(run: Path, folder: Path, source: Corpus) -> dict:
+def measured(run: Path, folder: Path, source: Corpus, spelt: Callable[[str], float]) -> dict:
     "Figures of a direction: as it was trained, and as it is stored."
-    record, rows = json.loads((run / "run.json").read_text()), saved(run / "metrics.csv")
+    record, rows = read_record(run), saved(run / "metrics.csv")
     small = bundle.load(folder)
     docs = read_split(source, small, "valid", record)
-    stored = language_model_figures(small, docs, 32, device_and_dtype("cpu", "fp32")[1])
+    stored = language_model_figures(small, docs, 32, torch.float32)
     return dict(record=record, tokens=int(rows[-1]["tokens"]), stored=stored, trained=record["result"],
                 size=(folder / WEIGHTS).stat().st_size,
-                **{split: yardstick(small, source, split) for split in ("valid", "test")})
+                **{split: yardstick(small, spelt, split) for split in ("valid", "test")})
 
 
 def card(found: dict[str, dict], results: Path) -> str:
@@ -134,12 +139,12 @@ def main(
     results: Path = RESULTS,  # the figures that the card quotes
 ):
     "Make the model in the box."
-    found = {}
-    for name in directions.split(","):
-        run, folder = root / f"{NAME}-{name}", MODELS / NAME / name
+    made = {name: (root / f"{NAME}-{name}", MODELS / NAME / name) for name in directions.split(",")}
+    for name, (run, folder) in made.items():
         pretrain(corpus=CORPUS, preset=NAME, backwards=DIRECTIONS[name], out=run, precision=precision)
         export(run=run, out=folder)
-        source = prepared(CORPUS, "lm", Tokenizer.from_dict(bundle.load(folder).tokenizer), of_model=True)
-        found[name] = measured(run, folder, source)
+    source = prepared(CORPUS, "lm", Tokenizer.from_dict(bundle.load(folder).tokenizer), of_model=True)
+    spelt = spelling(source.lexicon, source.splits["train"].counts(len(source.lexicon)))
+    found = {name: measured(run, folder, source, spelt) for name, (run, folder) in made.items()}
     write_text(MODELS / NAME / "README.md", card(found, results))
     print(f"{MODELS / NAME}: {', '.join(found)}")

@@ -3,7 +3,7 @@ import math
 
 import numpy as np
 import pytest
-from experiments.release import spelling_bits
+from experiments.release import spelling, spelling_bits
 
 
 def test_unknown_words_are_spelt_by_how_often_their_characters_occur():
@@ -11,15 +11,13 @@ def test_unknown_words_are_spelt_by_how_often_their_characters_occur():
     lexicon, frequency = ["aab", "b"], np.array([2, 1])
     total = 4 + 3 + 3 + 3 + 1
     bits = dict(a=math.log2(total / 5), b=math.log2(total / 4), z=math.log2(total), end=math.log2(total / 4))
-    found = spelling_bits(["ab", "z"], np.array([3, 1]), lexicon, frequency)
+    found = spelling_bits(["ab", "z"], np.array([3, 1]), spelling(lexicon, frequency))
     assert found == pytest.approx(3 * (bits["a"] + bits["b"] + bits["end"]) + bits["z"] + bits["end"])
 
 
 def test_characters_ends_and_the_unseen_share_one_certainty():
-    lexicon, frequency = ["abc", "ca"], np.array([5, 2])
-    every = sum(2 ** -(spelling_bits([c], np.array([1]), lexicon, frequency)
-                       - spelling_bits([""], np.array([1]), lexicon, frequency)) for c in "abcz")
-    assert every + 2 ** -spelling_bits([""], np.array([1]), lexicon, frequency) == pytest.approx(1)
+    spelt = spelling(["abc", "ca"], np.array([5, 2]))
+    assert sum(2 ** -(spelt(c) - spelt("")) for c in "abcz") + 2 ** -spelt("") == pytest.approx(1)
 
 
-def test_nothing_unknown_costs_nothing(): assert spelling_bits([], np.zeros(0), ["a"], np.array([1])) == 0
+def test_nothing_unknown_costs_nothing(): assert spelling_bits([], np.zeros(0), spelling(["a"], np.array([1]))) == 0
