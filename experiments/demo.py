@@ -6,7 +6,7 @@ Pretrains on the docstrings of the installed libraries, fine-tunes on the texts 
 sentence or two which library they document. Each seed draws other labelled documents. Figures go to
 runs/demo/table.csv.
 """
-import json, shutil, time
+import shutil, time
 from pathlib import Path
 from statistics import mean, stdev
 
@@ -14,18 +14,18 @@ from fastcore.script import call_parse
 
 from ulmfit.classify import main as classify
 from ulmfit.corpus.prepare import prepared
-from ulmfit.corpus.store import sample_labelled, with_held_out
+from ulmfit.corpus.store import LabelledHeldOut
 from ulmfit.finetune_lm import main as finetune_lm
 from ulmfit.model import bundle
 from ulmfit.pretrain import main as pretrain
 from ulmfit.text.tokenizer import Tokenizer
 from ulmfit.training.files import write_text
-from ulmfit.training.records import csv_text
+from ulmfit.training.records import csv_text, read_record
 
 from .baselines import bag_of_words, features
 
 
-def test_error(run: Path) -> float: return json.loads((run / "run.json").read_text())["result"]["test_error"]
+def test_error(run: Path) -> float: return read_record(run)["result"]["test_error"]
 
 
 @call_parse
@@ -52,8 +52,6 @@ def main(
               "bag of words + logistic regression": []}
     lm = bundle.load(out / "finetune_lm")
     data = prepared(dataset, "classification", Tokenizer.from_dict(lm.tokenizer))
-    all_words = with_held_out(data.splits, "valid", 0.1, 0)
-    known_words = {s: docs.through(lm.vocab.table(data.lexicon)) for s, docs in all_words.items()}
     for seed in range(seeds):
         for name, scratch in (("ULMFiT", False), ("from scratch", True)):
             run = out / f"{'scratch' if scratch else 'transfer'}-{seed}"
@@ -61,13 +59,12 @@ def main(
                      seed=seed, split_seed=0,
                      labelled=labels, keep_best=False)  # the last epoch: validation labels choose nothing
             errors[name].append(test_error(run))
-        rows = sample_labelled(all_words["train"], labels, seed)
-        errors["LM features + logistic regression"].extend(
-            features(lm, known_words["train"].select(rows), [known_words["test"]]))
-        errors["bag of words + logistic regression"].extend(
-            bag_of_words(all_words["train"].select(rows), [all_words["test"]]))
+        words = LabelledHeldOut(labelled=labels).apart(data.splits, 0, seed)
+        known = {s: docs.through(lm.vocab.table(data.lexicon)) for s, docs in words.items()}
+        errors["LM features + logistic regression"] += features(lm, known["train"], [known["test"]])
+        errors["bag of words + logistic regression"] += bag_of_words(words["train"], [words["test"]])
 
-    heading(f"test error, {labels} labelled texts, {len(all_words['test']):,} texts for testing")
+    heading(f"test error, {labels} labelled texts, {len(words['test']):,} texts for testing")
     rows = [dict(method=name, test_error=f"{mean(e):.2f}", stdev=f"{stdev(e) if len(e) > 1 else 0:.2f}", seeds=len(e))
             for name, e in errors.items()]
     write_text(out / "table.csv", csv_text(rows))

@@ -28,7 +28,7 @@ from ulmfit.text.tokenizer import TextSettings, Tokenizer
 from ulmfit.training.freezing import Unfreezing
 from ulmfit.training.loop import Training, fit
 from ulmfit.training.optimizers import Optimization
-from ulmfit.training.records import Run
+from ulmfit.training.records import Run, read_record
 from ulmfit.training.schedules import Schedule
 
 WORK, RESULT = Path("runs/equal"), Path(__file__).parent / "results" / "equal.json"
@@ -104,7 +104,7 @@ def ours(seed: int) -> dict:
              output_p=d["output"], hidden_p=d["hidden"], input_p=d["input"], embed_p=d["embedding"],
              weight_p=d["weight"], keep_best=False, decoder_bias=s["bias"], schedule_over="run",
              **{k: s[k] for k in same})
-    record = json.loads((out / "run.json").read_text())
+    record = read_record(out)
     return dict(contender="ulmfit", seed=seed, versions=record["versions"], commit=record["commit"],
                 seconds=record["seconds"]) | record["result"]
 

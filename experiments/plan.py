@@ -135,28 +135,27 @@ class Scale:
         "Stage 2 of a row, one for all seeds; on the labelled texts alone, where it says so, one for each."
         base = "none" if row.get("base") == "none" else self.base(row.get("base", "default"), backwards)
         if row.get("finetune_lm") is False: return base
-        few = dict(labelled=labelled) if labelled and row.get("texts") == "labelled" else {}
+        few = labels(labelled) if row.get("texts") == "labelled" else {}
         return Job("finetune_lm", dataset, self.settings("finetune_lm", dataset, row) | few | direction(backwards),
                    self.preset, (base,), seed if few else 0)
 
     def classifier(self, row: dict, dataset: str, labelled: int, seed: int, backwards: bool = False) -> Job:
-        few = dict(labelled=labelled) if labelled else {}
-        return Job("classify", dataset, self.settings("classify", dataset, row) | few | direction(backwards),
-                   self.preset, (self.language_model(row, dataset, labelled, seed, backwards),), seed)
+        flags = self.settings("classify", dataset, row) | labels(labelled) | direction(backwards)
+        return Job("classify", dataset, flags, self.preset,
+                   (self.language_model(row, dataset, labelled, seed, backwards),), seed)
 
     def job(self, row: dict, dataset: str, labelled: int, seed: int) -> Job:
         "What a row asks for."
-        few = dict(labelled=labelled) if labelled else {}
         match row.get("kind", "classifier"):
             case "classifier": return self.classifier(row, dataset, labelled, seed, row.get("backwards", False))
             case "both directions":
                 pair = tuple(self.classifier(row, dataset, labelled, seed, b) for b in (False, True))
                 return Job("evaluate", dataset, {}, models=pair)
             case "features":
-                return Job("baseline", dataset, few, models=(self.language_model(row, dataset, labelled, seed, False),),
-                           seed=seed)
+                lm = self.language_model(row, dataset, labelled, seed, False)
+                return Job("baseline", dataset, labels(labelled), models=(lm,), seed=seed)
             case "counts": return Job("counts", dataset, dict(of=row["of"]))
-            case "bag of words": return Job("baseline", dataset, few, seed=seed)
+            case "bag of words": return Job("baseline", dataset, labels(labelled), seed=seed)
             case other: raise CliError(f"no kind of row is called {other!r}; there are: {', '.join(KINDS)}")
 
     def cells(self, table: str, datasets: list[str] | None = None, seeds: int | None = None) -> list[Cell]:
@@ -175,3 +174,4 @@ class Scale:
 
 
 def direction(backwards: bool) -> dict: return dict(backwards=True) if backwards else {}
+def labels(n: int) -> dict: return dict(labelled=n) if n else {}

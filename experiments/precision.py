@@ -4,14 +4,13 @@
 
 Figures go to experiments/results/precision.csv.
 """
-import json
 from pathlib import Path
 
 from fastcore.script import call_parse
 
 from ulmfit.pretrain import main as pretrain
 from ulmfit.training.files import write_text
-from ulmfit.training.records import csv_text
+from ulmfit.training.records import csv_text, read_record
 
 RESULT = Path(__file__).parent / "results" / "precision.csv"
 
@@ -28,7 +27,7 @@ def main(
         for precision in ("fp32", "bf16"):
             run = out / f"{precision}-{steps}-{seed}"
             pretrain(corpus="wikitext-2", preset="small", precision=precision, seed=seed, max_steps=steps, out=run)
-            record = json.loads((run / "run.json").read_text())
+            record = read_record(run)
             result = record["result"]
             rows.append(dict(precision=precision, seed=seed, steps=steps, valid_perplexity=result["valid_perplexity"],
                              tokens_per_second=round(result["tokens_per_second"]), threads=record["threads"],

@@ -14,6 +14,8 @@ import matplotlib
 from fastcore.script import CliError, call_parse
 from matplotlib.figure import Figure
 
+from ulmfit.training.files import write_text
+
 from .findings import (FAILS, HOLDS, MEASURES, OPEN, Results, claims_table, cost_table, introduction, main_table,
                        mcnemar_table, provenance, shown)
 from .plan import HERE, names, read_toml
@@ -139,6 +141,6 @@ def main(
     "Write the report."
     found = [Results(p) for p in sorted(results.glob("*.csv")) if not p.stem.endswith("-curves")]
     if not found: raise CliError(f"there are no figures in {results} yet: make tables")
-    (out / "REPORT.md").write_text(as_markdown(found), encoding="utf-8")
-    (out / "report.html").write_text(as_html(found), encoding="utf-8")
+    write_text(out / "REPORT.md", as_markdown(found))
+    write_text(out / "report.html", as_html(found))
     print(f"{out / 'REPORT.md'} and {out / 'report.html'}: {', '.join(r.scale for r in found)}")
