@@ -19,6 +19,7 @@ from .corpus.store import LabelledHeldOut
 from .model import bundle
 from .model.bundle import Bundle, device_and_dtype
 from .model.classifier import Classifier, HeadSettings, Reading, class_probabilities, percent_wrong, predictions
+from .model.dropout import mask_generator
 from .model.encoder import Architecture, ClassifierDropouts, Encoder
 from .model.language_model import Regularization
 from .model.tasks import classifier_task
@@ -98,7 +99,7 @@ def main(
           f"{100 * counts[vocab.unk] / counts.sum():.1f}% of the words unknown, {where}, {dtype}")
 
     # training
-    rng = torch.Generator(where).manual_seed(seed)
+    rng = mask_generator(seed, where)
     task = classifier_task(classifier, train, valid, regularization, dtype, ranks)
     figures = fit(task, optimization, schedule, unfreezing, training, run, rng)
 

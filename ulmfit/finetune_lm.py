@@ -17,6 +17,7 @@ from .corpus.store import LabelledHeldOut
 from .corpus.stream import LanguageModelStream, Streaming, Windows
 from .model import bundle
 from .model.bundle import Bundle, device_and_dtype
+from .model.dropout import mask_generator
 from .model.encoder import Architecture, Dropouts, Encoder
 from .model.language_model import LanguageModel, Regularization, with_vocabulary
 from .model.tasks import language_model_result, language_model_task
@@ -94,7 +95,7 @@ def main(
     print(f"{data.name}: {stream.tokens:,} tokens, vocabulary {len(vocab):,}, {where}, {dtype}")
 
     # training
-    rng = torch.Generator(where).manual_seed(seed)
+    rng = mask_generator(seed, where)
     task = language_model_task(lm, stream, valid, regularization, dtype, streaming.scale_rate, ranks)
     figures = fit(task, optimization, schedule, unfreezing, training, run, rng)
 

@@ -16,6 +16,7 @@ from .corpus.prepare import prepared
 from .corpus.store import HeldOut
 from .corpus.stream import LanguageModelStream, Streaming, Windows
 from .model.bundle import Bundle, device_and_dtype
+from .model.dropout import mask_generator
 from .model.encoder import Architecture, Dropouts, Encoder
 from .model.language_model import LanguageModel, Regularization
 from .model.tasks import language_model_result, language_model_task
@@ -75,7 +76,7 @@ def main(
           f"{where}, {dtype}")
 
     # training
-    rng = torch.Generator(where).manual_seed(seed)
+    rng = mask_generator(seed, where)
     task = language_model_task(model, stream, valid, regularization, dtype, streaming.scale_rate, ranks)
     figures = fit(task, optimization, schedule, unfreezing, training, run, rng)
 

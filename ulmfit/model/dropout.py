@@ -5,6 +5,7 @@
 import math
 from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
@@ -18,6 +19,11 @@ class Columns(NamedTuple):
     """
     at: slice | Tensor
     of: int
+
+
+def mask_generator(seed: int, device: torch.device) -> Generator:
+    "What a run draws its masks from: a stream of its own, as order and windows have; `seed` itself draws the weights."
+    return Generator(device).manual_seed(int(np.random.default_rng([seed, 0xD0]).integers(2 ** 63)))
 
 
 def mask(shape: tuple[int, ...], p: float, like: Tensor, rng: Generator | None = None) -> Tensor:
