@@ -12,9 +12,10 @@ from types import SimpleNamespace
 
 REPOSITORY = Path(__file__).parents[1]
 PRETRAIN = ["--emb", "8", "--hidden", "12", "--layers", "2", "--batch", "4", "--bptt", "8", "--min-freq", "1",
-            "--epochs", "2", "--device", "cpu"]
-FINETUNE = ["--batch", "4", "--bptt", "8", "--min-freq", "1", "--epochs", "2", "--device", "cpu"]
-CLASSIFY = ["--labelled", "0", "--batch", "6", "--bptt", "5", "--max-length", "12", "--epochs", "3", "--device", "cpu"]
+            "--epochs", "2", "--device", "cpu", "--precision", "fp32"]
+FINETUNE = ["--batch", "4", "--bptt", "8", "--min-freq", "1", "--epochs", "2", "--device", "cpu", "--precision", "fp32"]
+CLASSIFY = ["--labelled", "0", "--batch", "6", "--bptt", "5", "--max-length", "12", "--epochs", "3", "--device", "cpu",
+            "--precision", "fp32"]
 SCRATCH = [*CLASSIFY, "--emb", "8", "--hidden", "12", "--layers", "2", "--min-freq", "1", "--model", "none"]
 
 

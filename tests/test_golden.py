@@ -59,7 +59,8 @@ def run(stage: str, root: Path, out: Path, **more) -> dict:
                 finetune_lm=dict(dataset=str(root / "task"), model=root / "pretrain"),
                 classify=dict(dataset=str(root / "task"), model=str(root / "finetune_lm")))
     with patch.object(loop, "step", noted):
-        STAGES[stage].main(**data[stage] | dict(preset=str(GOLDEN / "settings.toml"), out=out, device="cpu") | more)
+        STAGES[stage].main(**data[stage] | dict(preset=str(GOLDEN / "settings.toml"), out=out, device="cpu",
+                                                precision="fp32") | more)
     means = [sum(values[i:i + 10]) / 10 for i in range(0, len(values), 10)]
     return dict(losses=means, valid_loss=json.loads((out / "run.json").read_text())["result"]["valid_loss"])
 

@@ -13,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from ulmfit.kernels import KERNELS, native
 from ulmfit.kernels.linear_cross_entropy import IGNORE, linear_cross_entropy, linear_cross_entropy_reference
 from ulmfit.kernels.lstm import Layer, backward_steps, forward_steps, lstm_library
+from ulmfit.kernels.pooling import Window, joined, pool, pool_reference
 
 BF16 = 2 ** -8  # spacing of its numbers, relative
 compiled = pytest.mark.skipif(native.library() is None, reason="the C++ kernels are not built (make setup)")
@@ -256,3 +257,56 @@ def test_what_is_frozen_gets_no_gradient_and_the_rest_is_unchanged(frozen):
     assert arguments[frozen].grad is None
     for i, (a, e) in enumerate(zip(arguments, expected, strict=True)):
         if i != frozen: close(a.grad, e)
+
+
+# --- pooling ---
+
+def outputs(lengths: list[int], bptt: int, h: int, dtype: torch.dtype) -> list[Window]:
+    "Windows of what an encoder could put out; no two of a unit are equal, and none is as high as 0."
+    t, b = max(lengths), len(lengths)
+    x = torch.rand(t, b, h, generator=torch.Generator().manual_seed(0)).argsort(dim=0).to(dtype) / 16 - 2
+    made = []
+    for start in range(0, t, bptt):
+        active = torch.tensor([j for j, n in enumerate(lengths) if n > start])
+        made.append(Window(active, x[start:start + bptt, active].clone().requires_grad_()))
+    return made
+
+
+def of_pool(function, windows: list[Window], lengths: list[int], dtype: torch.dtype) -> list[torch.Tensor]:
+    return values_and_gradients(
+        lambda *out: function([Window(w.active, o) for w, o in zip(windows, out)], torch.tensor(lengths), dtype),
+        [w.out for w in windows])
+
+
+@settings(deadline=None, max_examples=40)
+@given(lengths=st.lists(st.integers(1, 20), min_size=1, max_size=6), bptt=st.integers(1, 21))
+def test_pooling_equals_the_loop(lengths, bptt):
+    "Values and gradients of vectors, AR's sum and TAR's."
+    windows = outputs(lengths, bptt, 4, torch.float64)
+
+    def loop(*out):
+        x = joined([Window(w.active, o) for w, o in zip(windows, out)], len(lengths), torch.float64)
+        size, steps = 4 * sum(lengths), 4 * sum(n - 1 for n in lengths)
+        return (reference.concat_pool(x, lengths), reference.ar(x, lengths) * size,
+                reference.tar(x, lengths) * torch.tensor(steps, dtype=torch.float64))
+    ours = of_pool(pool_reference, windows, lengths, torch.float64)
+    for a, b in zip(ours, values_and_gradients(loop, [w.out for w in windows])): close(a, b)
+
+
+@compiled
+@pytest.mark.parametrize("dtype, bound", [(torch.float32, 1e-6), (torch.bfloat16, BF16)], ids=["fp32", "bf16"])
+@pytest.mark.parametrize("h", [1, 16, 37, 64])
+@pytest.mark.parametrize("lengths, bptt", [([1], 1), ([1, 1], 70), ([5, 2, 9, 1, 9], 3), ([7, 7], 7), ([3, 8], 2)])
+def test_pooling_in_cpp_equals_the_reference(lengths, bptt, h, dtype, bound):
+    "Documents that end at and within windows, sizes that do and do not fill a vector."
+    windows = outputs(lengths, bptt, h, dtype)
+    exact = [Window(w.active, w.out.detach().double().requires_grad_()) for w in windows]
+    assert pool(windows, torch.tensor(lengths), torch.float32).vectors.grad_fn.name() == "PoolBackward"
+    got = of_pool(pool, windows, lengths, torch.float32)
+    near([g.double() for g in got], of_pool(pool_reference, exact, lengths, torch.float64), bound)
+
+
+@pytest.mark.parametrize("function", [pool, pool_reference])
+def test_the_highest_of_negative_outputs_is_not_the_padding(function):
+    "A zero at a padded position would be the maximum."
+    assert (function(outputs([2, 5], 5, 3, torch.float32), torch.tensor([2, 5]), torch.float32).vectors < 0).all()

@@ -11,8 +11,9 @@ from reference import close
 from torch import Generator, Tensor, nn
 from ulmfit.corpus.buckets import DocumentBatches
 from ulmfit.corpus.store import Documents
+from ulmfit.kernels.pooling import joined
 from ulmfit.model import classifier, language_model
-from ulmfit.model.classifier import Classifier, HeadSettings, Reading, class_probabilities, concat_pool, read
+from ulmfit.model.classifier import Classifier, HeadSettings, Reading, class_probabilities
 from ulmfit.model.encoder import NO_DROPOUT, Architecture, Dropouts, Encoder
 from ulmfit.model.language_model import LanguageModel, Regularization, mean_loss, with_vocabulary
 
@@ -178,20 +179,13 @@ def documents(lengths: list[int], seed: int = 0) -> list[Tensor]:
     return [torch.randint(VOCAB, (n,), generator=rng) for n in lengths]
 
 
+def read(encoder: Encoder, ids: Tensor, lengths: Tensor, *how, **more) -> tuple[Tensor, Tensor]:
+    "Outputs (t, b, h) and the numbers of real ones, the windows put together."
+    outputs, kept = classifier.read(encoder, ids, lengths, *how, **more)
+    return joined(outputs, len(kept), encoder.embedding.dtype), kept
+
+
 lengths_of_some = st.lists(st.integers(1, 20), min_size=1, max_size=6)
-
-
-@settings(deadline=None, max_examples=40)
-@given(lengths=lengths_of_some, longest=st.integers(0, 3))
-def test_concat_pool_equals_the_loop(lengths, longest):
-    x = torch.randn(max(lengths) + longest, len(lengths), 4, generator=seeded(), dtype=torch.float64)
-    close(concat_pool(x, torch.tensor(lengths)), reference.concat_pool(x, lengths))
-
-
-def test_concat_pool_of_negative_outputs_does_not_see_the_padding():
-    "A zero at a padded position would be the maximum."
-    x = -torch.rand(5, 1, 3, generator=seeded(), dtype=torch.float64) - 1
-    assert (concat_pool(x, torch.tensor([2]))[:, 3:6] < -1).all()
 
 
 @pytest.mark.parametrize("dtype, bound", [(torch.float32, 1e-6), (torch.float64, 1e-12)], ids=["fp32", "fp64"])

@@ -4,13 +4,15 @@ from typing import NamedTuple
 
 from .linear_cross_entropy import linear_cross_entropy, linear_cross_entropy_reference
 from .lstm import lstm, lstm_reference
+from .pooling import pool, pool_reference
 
 
 class Kernels(NamedTuple):
     "What a model is computed with."
     lstm: Callable
     linear_cross_entropy: Callable
+    pool: Callable
 
 
-KERNELS = dict(fused=Kernels(lstm, linear_cross_entropy),
-               reference=Kernels(lstm_reference, linear_cross_entropy_reference))
+KERNELS = dict(fused=Kernels(lstm, linear_cross_entropy, pool),
+               reference=Kernels(lstm_reference, linear_cross_entropy_reference, pool_reference))

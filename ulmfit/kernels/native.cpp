@@ -1,4 +1,4 @@
-// Recurrence and softmax where torch would read and write memory once for every operation. Built by native.py.
+// Recurrence, softmax and pooling where torch would read and write memory once for every operation. Built by native.py.
 //
 // Plain pointers in row-major order, called through ctypes. An element of the result is computed by one thread, in one
 // order: the bits do not depend on the number of threads. Elements are float or bf16, everything between is float.
@@ -281,6 +281,79 @@ template <class T> void add_rows(const T* d, float* out, long rows, long v, long
                 store(out + i, load(out + i, v - i) + load(d + row * v + i, v - i), v - i);
 }
 
+// --- concat pooling of documents, with the sums for AR and TAR ---
+
+// A document's outputs in windows of `bptt` steps: `width` (windows) documents reach into one, this document is at
+// `place` (windows, documents) among them.
+template <class T> struct Outputs {
+    T* const* windows;
+    const int64_t *width, *place;
+    long bptt, documents, hidden, document;
+    T* operator[](long time) const {
+        long w = time / bptt;
+        return windows[w] + (time % bptt * width[w] + place[w * documents + document]) * hidden;
+    }
+};
+
+// `pooled` (documents, 3 hidden): last, highest and mean output; `when` (documents, hidden): the step of the highest;
+// `sums` (documents, 2): of the squares of outputs and of their changes.
+template <class T> void pool(const T* const* windows, const int64_t* width, const int64_t* place, const int64_t* length,
+                             float* pooled, float* when, float* sums, long bptt, long documents, long hidden,
+                             long threads) {
+#pragma omp parallel for num_threads(threads) schedule(dynamic)
+    for (long j = 0; j < documents; j++) {
+        Outputs<const T> out = {windows, width, place, bptt, documents, hidden, j};
+        float *last = pooled + j * 3 * hidden, *most = last + hidden, *mean = most + hidden, *first = when + j * hidden;
+        V squares = {}, changes = {};
+        for (long time = 0; time < length[j]; time++) {
+            const T* row = out[time];
+            for (long i = 0; i < hidden; i += W) {
+                long n = hidden - i;
+                V x = load(row + i, n), now = V{} + (float)time;
+                V before = time ? load(last + i, n) : x, top = time ? load(most + i, n) : V{} - INFINITY;
+                store(last + i, x, n);
+                store(mean + i, (time ? load(mean + i, n) : V{}) + x, n);
+                store(first + i, x > top ? now : time ? load(first + i, n) : V{}, n);
+                store(most + i, x > top ? x : top, n);
+                squares += x * x;
+                changes += (x - before) * (x - before);
+            }
+        }
+        for (long i = 0; i < hidden; i++) mean[i] /= length[j];
+        sums[2 * j] = sum(squares);
+        sums[2 * j + 1] = sum(changes);
+    }
+}
+
+// `d`, like the outputs, `steps` in all: their gradient, from that by `pooled` and those by the two sums.
+template <class T> void pool_gradient(const T* const* windows, T* const* d, const int64_t* width, const int64_t* place,
+                                      const int64_t* length, const float* pooled, const float* when,
+                                      const float* sums, long steps, long bptt, long documents, long hidden,
+                                      long threads) {
+    float of_squares = 2 * sums[0], of_changes = 2 * sums[1];
+#pragma omp parallel for num_threads(threads) schedule(dynamic)
+    for (long j = 0; j < documents; j++) {
+        Outputs<const T> out = {windows, width, place, bptt, documents, hidden, j};
+        Outputs<T> to = {d, width, place, bptt, documents, hidden, j};
+        const float *last = pooled + j * 3 * hidden, *most = last + hidden, *mean = most + hidden;
+        for (long time = 0; time < length[j]; time++) {
+            const T *row = out[time], *before = time ? out[time - 1] : row;
+            const T* after = time + 1 < length[j] ? out[time + 1] : row;
+            T* dx = to[time];
+            for (long i = 0; i < hidden; i += W) {
+                long n = hidden - i;
+                V x = load(row + i, n), sum = load(mean + i, n) / (float)length[j] + of_squares * x;
+                sum += of_changes * (x - load(before + i, n) - (load(after + i, n) - x));
+                sum += load(when + j * hidden + i, n) == V{} + (float)time ? load(most + i, n) : V{};
+                if (time + 1 == length[j]) sum += load(last + i, n);
+                store(dx + i, sum, n);
+            }
+        }
+        long end = std::min(steps, ceiling(length[j], bptt) * bptt);  // padding behind it, up to its last window's end
+        for (long time = length[j]; time < end; time++) memset((void*)to[time], 0, hidden * sizeof(T));
+    }
+}
+
 // --- what is called from outside ---
 
 #define EXPORT(T, NAME)                                                                                               \
@@ -292,18 +365,28 @@ template <class T> void add_rows(const T* d, float* out, long rows, long v, long
                               float* dc, T* d, long t, long b, long hidden, long threads) {                           \
         backward(gates, weight, c, out, last, dc, d, t, b, hidden, threads);                                          \
     }
-#define EXPORT_SOFTMAX(T, NAME)                                                                                       \
+#define EXPORT_POINTWISE(T, NAME)                                                                                     \
     void cross_entropy_##NAME(T* logits, const float* bias, const int64_t* target, float* loss, long rows, long v,    \
                               long learning, long threads) {                                                          \
         cross_entropy(logits, bias, target, loss, rows, v, learning, threads);                                        \
     }                                                                                                                 \
-    void add_rows_##NAME(const T* d, float* out, long rows, long v, long threads) {                                \
-        add_rows(d, out, rows, v, threads);                                                                        \
+    void add_rows_##NAME(const T* d, float* out, long rows, long v, long threads) {                                   \
+        add_rows(d, out, rows, v, threads);                                                                           \
+    }                                                                                                                 \
+    void pool_forward_##NAME(const T* const* windows, const int64_t* width, const int64_t* place,                     \
+                             const int64_t* length, float* pooled, float* when, float* sums, long bptt,               \
+                             long documents, long hidden, long threads) {                                             \
+        pool(windows, width, place, length, pooled, when, sums, bptt, documents, hidden, threads);                    \
+    }                                                                                                                 \
+    void pool_backward_##NAME(const T* const* windows, T* const* d, const int64_t* width, const int64_t* place,       \
+                              const int64_t* length, const float* pooled, const float* when, const float* sums,       \
+                              long steps, long bptt, long documents, long hidden, long threads) {                     \
+        pool_gradient(windows, d, width, place, length, pooled, when, sums, steps, bptt, documents, hidden, threads); \
     }
 extern "C" {
 EXPORT(float, float32)  // for its tests: in float32 torch's own layer is faster
-EXPORT_SOFTMAX(float, float32)
-EXPORT_SOFTMAX(bf16, bfloat16)
+EXPORT_POINTWISE(float, float32)
+EXPORT_POINTWISE(bf16, bfloat16)
 #ifdef __AVX512BF16__
 EXPORT(bf16, bfloat16)
 #endif

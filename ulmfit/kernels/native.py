@@ -14,11 +14,17 @@ SOURCE = Path(__file__).with_suffix(".cpp")
 FLAGS = ["-std=c++17", "-O3", "-march=native", "-fPIC", "-fopenmp"]
 
 
+@cache
+def features() -> str:
+    "What the processor can do, as Linux names it."
+    info = Path("/proc/cpuinfo")
+    found = re.search(r"^(flags|Features).*$", info.read_text(), re.M) if info.exists() else None
+    return found[0] if found else ""
+
+
 def built() -> Path:
     "The library for this source and this processor, if it is there: its name says what it was made from."
-    info = Path("/proc/cpuinfo")
-    features = re.search(r"^(flags|Features).*$", info.read_text(), re.M) if info.exists() else None
-    made_from = SOURCE.read_bytes() + " ".join([*FLAGS, platform.machine(), features[0] if features else ""]).encode()
+    made_from = SOURCE.read_bytes() + " ".join([*FLAGS, platform.machine(), features()]).encode()
     return SOURCE.with_name(f"native-{hashlib.sha256(made_from).hexdigest()[:16]}.so")
 
 
@@ -26,6 +32,11 @@ def built() -> Path:
 def library() -> ctypes.CDLL | None:
     try: return ctypes.CDLL(str(built()))
     except OSError: return None
+
+
+def multiplies_bf16() -> bool:
+    "Is bf16 faster than fp32 on this processor? Not without the library: torch's pointwise operations are slow in it."
+    return library() is not None and re.search(r"\b(avx512_bf16|amx_bf16)\b", features()) is not None
 
 
 def function(name: str, like: Tensor) -> Callable | None:

@@ -14,6 +14,7 @@ from fastcore.script import CliError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from ..kernels.native import multiplies_bf16
 from ..text.tokenizer import Tokenizer
 from ..text.vocab import Vocab
 from ..training.files import sha256, write_text, write_whole
@@ -139,12 +140,12 @@ def starting(model: str, backwards: bool) -> tuple[Bundle | None, str | None]:
 
 
 def device_and_dtype(device: str, precision: str) -> tuple[torch.device, torch.dtype]:
-    "`auto` is CUDA where there is one; bf16 there and fp32 on the CPU."
+    "`auto` is CUDA where there is one; bf16 where the device multiplies it, else fp32."
     if device == "auto": device = "cuda" if torch.cuda.is_available() else "cpu"
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise CliError("there is no CUDA device; use --device cpu")
-    dtypes = dict(auto=torch.bfloat16 if device.startswith("cuda") else torch.float32,
-                  fp32=torch.float32, bf16=torch.bfloat16)
+    bf16 = device.startswith("cuda") or multiplies_bf16()
+    dtypes = dict(auto=torch.bfloat16 if bf16 else torch.float32, fp32=torch.float32, bf16=torch.bfloat16)
     if precision not in dtypes: raise CliError(f"no precision is called {precision!r}; there are: {', '.join(dtypes)}")
     try: return torch.device(device), dtypes[precision]
     except RuntimeError:

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from fastcore.script import CliError
 from torch import Generator, Tensor, nn
 
+from ..kernels.pooling import Pooled, Window
 from ..training.distributed import Ranks
 from .dropout import Columns, dropout
 from .encoder import Encoded, Encoder, States, detach
@@ -38,15 +39,6 @@ class HeadSettings:
     head_hidden: int = 50  # width of the block between pooling and classes
     head_drop: float = 0.4  # dropout of the pooled document
     head_hidden_drop: float = 0.1  # dropout before the last linear layer
-
-
-def concat_pool(x: Tensor, lengths: Tensor) -> Tensor:
-    "`[h_T, maxpool, meanpool]` (b, 3h) over the first `lengths` (b) positions of `x` (t, b, h)."
-    real = (torch.arange(len(x), device=x.device)[:, None] < lengths)[:, :, None]
-    last = x[lengths - 1, torch.arange(x.shape[1], device=x.device)]
-    highest = x.masked_fill(~real, -torch.inf).amax(dim=0)
-    mean = (x * real).sum(dim=0) / lengths[:, None]
-    return torch.cat([last, highest, mean], dim=1)
 
 
 class Share(NamedTuple):
@@ -91,8 +83,8 @@ def learnt_from(lengths: Tensor, how: Reading) -> Tensor:
 
 
 def read(encoder: Encoder, ids: Tensor, lengths: Tensor, how: Reading, rng: Generator | None = None,
-         dtype: torch.dtype | None = None, layer: int = -1, share: Share | None = None) -> tuple[Tensor, Tensor]:
-    """A layer's outputs (t', b, h) over the end of each document, and how many of them are real (b).
+         dtype: torch.dtype | None = None, layer: int = -1, share: Share | None = None) -> tuple[list[Window], Tensor]:
+    """A layer's outputs over the end of each document, window by window, and how many of them are real (b).
 
     A document's first windows, as many as it takes for the rest to fit into `max_length`, are run without a graph for
     their state alone; where they end depends on the document's own length only, never on the batch.
@@ -101,13 +93,10 @@ def read(encoder: Encoder, ids: Tensor, lengths: Tensor, how: Reading, rng: Gene
     skip = lengths - kept
     state = state_after(encoder, ids, skip, how.bptt, dtype) if skip.any() else None
     at = torch.arange(int(kept.max()), device=ids.device)[:, None] + skip
-    ids, outputs = ids.gather(0, at.clamp(max=len(ids) - 1)), []
+    ids = ids.gather(0, at.clamp(max=len(ids) - 1))
     share = share and share._replace(lengths=learnt_from(share.lengths, how))
-    for active, encoded in windows(encoder, ids, kept, how.bptt, state, how.detach_windows, rng, dtype, share):
-        out = encoded.layers[layer].to(encoder.embedding.dtype)
-        every = out if len(active) == ids.shape[1] else out.new_zeros(len(out), ids.shape[1], out.shape[2])
-        outputs.append(out if every is out else every.index_copy(1, active, out))
-    return torch.cat(outputs), kept
+    return [Window(active, encoded.layers[layer]) for active, encoded in
+            windows(encoder, ids, kept, how.bptt, state, how.detach_windows, rng, dtype, share)], kept
 
 
 @torch.no_grad()
@@ -148,7 +137,10 @@ class Classifier(nn.Module):
     def forward(self, ids: Tensor, lengths: Tensor, rng: Generator | None = None,
                 dtype: torch.dtype | None = None) -> Tensor:
         "`ids` (t, b) padded at the end, `lengths` (b): logits (b, classes)."
-        return self._decide(concat_pool(*read(self.encoder, ids, lengths, self.reading, rng, dtype)), rng)
+        return self._decide(self._pool(*read(self.encoder, ids, lengths, self.reading, rng, dtype)).vectors, rng)
+
+    def _pool(self, outputs: list[Window], kept: Tensor) -> Pooled:
+        return self.encoder.kernels.pool(outputs, kept, self.encoder.embedding.dtype)
 
     def _decide(self, x: Tensor, rng: Generator | None = None) -> Tensor:
         for block in self.head: x = block(x, rng)
@@ -162,19 +154,16 @@ class Classifier(nn.Module):
         batch, so each process has the head decide on all documents, and counts its part of that loss.
         """
         outputs, kept = read(self.encoder, ids, lengths, self.reading, rng, dtype, share=share)
-        pooled = concat_pool(outputs, kept)
-        if share: pooled = share.ranks.whole(pooled, share.here, len(targets))
-        ce = F.cross_entropy(self._decide(pooled, rng), targets)
+        pooled = self._pool(outputs, kept)
+        vectors = pooled.vectors if share is None else share.ranks.whole(pooled.vectors, share.here, len(targets))
+        ce = F.cross_entropy(self._decide(vectors, rng), targets)
         if share: ce = ce / share.ranks.size
         objective = ce
         if self.training and (regularization.alpha or regularization.beta):
-            real = (torch.arange(len(outputs), device=ids.device)[:, None] < kept)[:, :, None]
-            size = outputs.shape[-1]
             of_all = kept if share is None else learnt_from(share.lengths, self.reading)
-            objective = objective + regularization.alpha * (outputs * real).square().sum() / (of_all.sum() * size)
-            steps = (outputs[1:] - outputs[:-1]) * real[1:]
-            pairs = (of_all - 1).sum().clamp(min=1)
-            objective = objective + regularization.beta * steps.square().sum() / (pairs * size)
+            size, steps = self.encoder.architecture.widths[-1], (of_all - 1).sum().clamp(min=1)
+            objective = objective + regularization.alpha * pooled.squares / (of_all.sum() * size)
+            objective = objective + regularization.beta * pooled.changes / (steps * size)
         return Loss(objective, ce.detach(), len(targets), None)
 
 

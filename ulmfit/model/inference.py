@@ -7,9 +7,10 @@ from fastcore.script import CliError
 
 from ..corpus.buckets import DocumentBatches
 from ..corpus.store import Documents, of_texts
+from ..kernels.pooling import joined
 from ..text.tokenizer import Tokenizer
 from .bundle import Bundle
-from .classifier import Reading, class_probabilities, concat_pool, read
+from .classifier import Reading, class_probabilities, read
 
 BATCH, TOKENS = 256, 40_000
 
@@ -50,8 +51,9 @@ def vectors(bundle: Bundle, docs: Documents, layer: int, reading: Reading, dtype
         raise CliError(f"--layer {layer}: the model has {len(encoder.layers)} layers, 0 … or -1 …")
     for batch in in_batches(bundle, docs).batches():
         outputs, kept = read(encoder, batch.ids.to(device), batch.lengths.to(device), reading, dtype=dtype, layer=layer)
-        found = (concat_pool(outputs, kept).cpu().numpy() if not tokens
-                 else [outputs[:n, j].cpu().numpy() for j, n in enumerate(kept)])
+        whole = joined(outputs, len(kept), encoder.embedding.dtype) if tokens else None
+        found = ([whole[:n, j].cpu().numpy() for j, n in enumerate(kept)] if tokens
+                 else encoder.kernels.pool(outputs, kept, encoder.embedding.dtype).vectors.cpu().numpy())
         if tokens and bundle.backwards:  # of a document that was not read whole the start marker is missing
             found = [v[::-1] if len(v) < n else
                      np.concatenate([v[:1], v[:0:-1]]) for v, n in zip(found, batch.lengths)]
