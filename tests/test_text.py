@@ -78,6 +78,14 @@ def test_repeated_characters_are_counted_as_far_as_they_go(): assert tokens("!" 
 def test_repeated_emoji_are_repeated_characters(): assert tokens("😀😀😀") == [REP, "3", "😀"]
 
 
+@pytest.mark.parametrize("n", [1, 15, 16, 17, 32, 100])
+def test_unbroken_punctuation_is_cut_into_pieces(n):
+    "spaCy takes minutes for some kilobytes of it; no mark is lost."
+    text = "a" + ".," * n + "b"
+    assert max(map(len, clean(text).split())) <= 34 and clean(text).replace(" ", "") == text
+    assert n > 16 or clean(text) == text
+
+
 def test_blanks_are_no_repeated_characters(): assert REP not in clean("a" + " " * 9 + "b" + "\n" * 9)
 
 
