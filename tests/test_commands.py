@@ -198,6 +198,15 @@ def test_training_stops_when_validation_has_no_patience_left(made, tmp_path):
     assert len(metrics(tmp_path / "run")) == 3 and record(tmp_path / "run")["best_epoch"] == 1
 
 
+def test_evaluations_can_be_rarer_than_epochs(made, tmp_path):
+    "Every second epoch here, and the last; training goes on as without them."
+    for n in (1, 2):
+        ok("pretrain", "--corpus", made.one, *PRETRAIN, "--epochs", "5", "--validate-every", n, "--no-keep-best",
+           "--out", tmp_path / str(n))
+    every, second = (metrics(tmp_path / n) for n in "12")
+    assert second == [every[i] for i in (1, 3, 4)] and weights(tmp_path / "1") == weights(tmp_path / "2")
+
+
 def validation_loss(made, run: Path) -> float:
     "Of the saved model, computed here."
     b = bundle.load(run)

@@ -26,8 +26,9 @@ class Training:
     "When to look, stop and save."
     max_steps: int = 0  # stop after so many steps, the schedule fitted to them (0: the epochs decide)
     schedule_over: str = field(default="phase", metadata=dict(choices=("phase", "run")))  # one for each: phase | run
-    patience: int = 0  # stop after so many epochs without a better validation (0: never)
-    keep_best: bool = True  # end with the weights of the best epoch on validation, not the last
+    validate_every: int = 1  # epochs from one evaluation to the next; the last epoch always has one
+    patience: int = 0  # stop after so many evaluations without a better one (0: never)
+    keep_best: bool = True  # end with the weights of the best evaluation, not the last
     on_nonfinite: str = field(default="stop", metadata=dict(choices=("stop", "skip")))  # at NaN or inf: stop | skip
     max_skipped: int = 10  # steps that a run may skip
     checkpoint_minutes: float = 10.0  # save for continuation this often, and after every epoch
@@ -136,27 +137,19 @@ def train(task: Task, optimization: Optimization, schedule: Schedule, unfreezing
             if late:
                 save(run, at, model, optimizer, rng)
                 saved, kept = time.monotonic(), at["step"]
-        try:
-            with averaged(optimizer):
-                # what several processes evaluate together, they finish
-                with signals.at_once() if ranks.alone else nullcontext(): figures = task.evaluate()
-                at["other_seconds"] += lap()
-                seconds = round(at["train_seconds"] + at["other_seconds"], 3)
-                at["rows"].append(dict(step=at["step"], epoch=span.epoch + 1) | {task.unit: at["count"]} | dict(
-                    lr=at["lr"], train_loss=at["sum"] / max(1, at["seen"]), **figures, seconds=seconds))
-                if at["best"] is None or figures[task.monitor] < at["best"]["value"]:
-                    file = run.checkpoints.save_best(at["step"], model.state_dict()) if training.keep_best else None
-                    at["best"] = dict(value=figures[task.monitor], row=len(at["rows"]) - 1, file=file)
-        except Stop: stop(signals.number, run, at, model, optimizer, rng)
-        maybe_average(optimizer, [r[task.monitor] for r in at["rows"]], optimization.nonmono)
+        if (span.epoch + 1) % training.validate_every == 0 or span is plan[-1] or at["step"] >= end:
+            try: evaluate(task, span, training, run, optimizer, at, signals, lap)
+            except Stop: stop(signals.number, run, at, model, optimizer, rng)
+            row = at["rows"][-1]
+            shown = ", ".join(f"{k} {row[k]:.4g}" for k in row if k.startswith(("train_", "valid_", "seconds")))
+            bar.write(f"epoch {span.epoch + 1}: {shown}", file=sys.stdout)
+            maybe_average(optimizer, [r[task.monitor] for r in at["rows"]], optimization.nonmono)
         # where --max-steps ended an epoch it can be gone on with
         if at["batch"] == task.steps(span.epoch):
             at |= dict(epoch=at["epoch"] + 1, batch=0, carry=None, sum=0.0, seen=0)
         save(run, at, model, optimizer, rng)
         saved, kept = time.monotonic(), at["step"]
         run.metrics(at["rows"])
-        shown = ", ".join(f"{k} {at['rows'][-1][k]:.4g}" for k in ("train_loss", *figures, "seconds"))
-        bar.write(f"epoch {span.epoch + 1}: " + shown, file=sys.stdout)
         number, = ranks.highest(signals.number or 0)
         if number: stop(number, run, at, model, optimizer, rng)
     bar.close()
@@ -168,6 +161,21 @@ def train(task: Task, optimization: Optimization, schedule: Schedule, unfreezing
     chosen = at["rows"][at["best"]["row"] if training.keep_best else -1]
     return chosen | {f"{task.unit}_per_second": at["count"] / max(1e-9, at["train_seconds"]),
                      "skipped_steps": at["skipped"]}
+
+
+def evaluate(task: Task, span: Span, training: Training, run: Run, optimizer: torch.optim.Optimizer, at: dict,
+             signals: Signals, lap: Callable[[], float]):
+    "A row of metrics, and the best weights so far."
+    with averaged(optimizer):
+        # what several processes evaluate together, they finish
+        with signals.at_once() if run.ranks.alone else nullcontext(): figures = task.evaluate()
+        at["other_seconds"] += lap()
+        seconds = round(at["train_seconds"] + at["other_seconds"], 3)
+        at["rows"].append(dict(step=at["step"], epoch=span.epoch + 1) | {task.unit: at["count"]} | dict(
+            lr=at["lr"], train_loss=at["sum"] / max(1, at["seen"]), **figures, seconds=seconds))
+        if at["best"] is None or figures[task.monitor] < at["best"]["value"]:
+            file = run.checkpoints.save_best(at["step"], task.model.state_dict()) if training.keep_best else None
+            at["best"] = dict(value=figures[task.monitor], row=len(at["rows"]) - 1, file=file)
 
 
 def freeze(task: Task, phase: Phase):
@@ -190,7 +198,7 @@ def stopwatch() -> Callable[[], float]:
 
 
 def stopped_early(at: dict, training: Training) -> bool:
-    "Has validation not improved for `patience` epochs?"
+    "Has validation not improved for `patience` evaluations?"
     return bool(training.patience and at["best"] and len(at["rows"]) - 1 - at["best"]["row"] >= training.patience)
 
 
