@@ -12,7 +12,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from ulmfit.kernels import KERNELS, native
 from ulmfit.kernels.linear_cross_entropy import IGNORE, linear_cross_entropy, linear_cross_entropy_reference
-from ulmfit.kernels.lstm import Layer, backward_steps, forward_steps, lstm_library
+from ulmfit.kernels.lstm import Layer, backward_steps, forward_steps, lstm_library, lstm_padded
 from ulmfit.kernels.pooling import Window, joined, pool, pool_reference
 
 BF16 = 2 ** -8  # spacing of its numbers, relative
@@ -76,7 +76,7 @@ def near(actual, expected, bound: float):
 
 
 IMPLEMENTATIONS = dict(fused=of_kernel(KERNELS["fused"].lstm), reference=of_kernel(KERNELS["reference"].lstm),
-                       library=of_kernel(lstm_library), layer=Layer.apply, module=of_torch)
+                       library=of_kernel(lstm_library), padded=of_kernel(lstm_padded), layer=Layer.apply, module=of_torch)
 
 
 @pytest.mark.parametrize("name", IMPLEMENTATIONS)
@@ -178,13 +178,14 @@ def our_loss(arguments, target, **how):
 
 @settings(deadline=None, max_examples=60)
 @given(n=st.integers(1, 9), v=st.integers(2, 6), e=st.integers(1, 4), bias=st.booleans(),
-       rows=st.integers(1, 12) | st.none(), scale=st.sampled_from([1.0, -2.5]), data=st.data())
-def test_linear_cross_entropy_equals_torchs(n, v, e, bias, rows, scale, data):
-    "Any block of rows, targets ignored, the loss multiplied by something before the gradient is taken."
+       rows=st.integers(1, 12) | st.none(),
+       multiple=st.sampled_from([None, 4]), scale=st.sampled_from([1.0, -2.5]), data=st.data())
+def test_linear_cross_entropy_equals_torchs(n, v, e, bias, rows, multiple, scale, data):
+    "Any block of rows, filled up words, targets ignored, the loss multiplied by something before the gradient is taken."
     target = torch.tensor(data.draw(st.lists(st.sampled_from([IGNORE, *range(v)]), min_size=n, max_size=n)))
     target[data.draw(st.integers(0, n - 1))] = 0  # with none left torch's own is not a number
     arguments = decoder_arguments(n, v, e, bias)
-    ours, theirs = our_loss(arguments, target, rows=rows), torch_loss(arguments, target)
+    ours, theirs = our_loss(arguments, target, rows=rows, multiple=multiple), torch_loss(arguments, target)
     close(ours, theirs)
     got, expected = (torch.autograd.grad(scale * loss, arguments) for loss in (ours, theirs))
     for a, b in zip(got, expected, strict=True): close(a, b)

@@ -10,7 +10,8 @@ from torch import Tensor
 from . import native
 
 IGNORE = -100
-LOGITS = 1 << 26  # bytes of logits at hand: the fewer blocks, the fewer times the weight's gradient is added to
+LOGITS = dict(cpu=1 << 26, cuda=1 << 29)  # bytes at hand: the fewer blocks, the fewer additions to a gradient
+ALIGNED = dict(cpu=1, cuda=128)  # a GPU's products want a number of words that is a multiple of so many
 
 
 def linear_cross_entropy_reference(x: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor,
@@ -38,20 +39,21 @@ def softmax_steps(logits: Tensor, bias: Tensor, target: Tensor, learning: bool) 
 
 class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x, weight, bias, target, dtype, rows, learning):
+    def forward(ctx, x, weight, bias, target, dtype, rows, multiple, learning):
         dx, dw, db = ctx.gradients = [torch.zeros_like(a) if learning and a is not None and a.requires_grad else None
                                       for a in (x, weight, bias)]
         learning = any(d is not None for d in ctx.gradients)
-        w, x = weight.to(dtype), x.to(dtype)
-        b = weight.new_zeros(len(weight)) if bias is None else bias
+        words, more, x = len(weight), -len(weight) % multiple, x.to(dtype)
+        w = F.pad(weight.to(dtype), (0, 0, 0, more))
+        b = F.pad(weight.new_zeros(words) if bias is None else bias, (0, more), value=-torch.inf)
         block = native.scratch(w, min(rows, len(x)), len(w))
         total = b.new_zeros(())
         for i, (xs, at) in enumerate(zip(x.split(rows), target.split(rows))):
             logits = torch.mm(xs, w.T, out=block[:len(xs)])
             total += softmax_steps(logits, b, at, learning).sum()
             if dx is not None: dx[i * rows:i * rows + len(xs)] = logits @ w
-            if dw is not None: native.add_rows(dw.view(-1), (logits.T @ xs).view(1, -1))
-            if db is not None: native.add_rows(db, logits)
+            if dw is not None: native.add_rows(dw.view(-1), (logits.T @ xs)[:words].view(1, -1))
+            if db is not None: native.add_rows(db, logits[:, :words])
         ctx.save_for_backward(n := (target != IGNORE).sum().clamp(min=1))
         return total / n
 
@@ -59,16 +61,19 @@ class _LinearCrossEntropy(torch.autograd.Function):
     def backward(ctx, grad):
         "In place: as large as the model, the gradients exist once, and are given away."
         (n,), gradients, ctx.gradients = ctx.saved_tensors, ctx.gradients, None
-        return *(None if g is None else g.mul_(grad / n) for g in gradients), None, None, None, None
+        return *(None if g is None else g.mul_(grad / n) for g in gradients), None, None, None, None, None
 
 
 def linear_cross_entropy(x: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor,
-                         dtype: torch.dtype | None = None, rows: int | None = None) -> Tensor:
+                         dtype: torch.dtype | None = None, rows: int | None = None,
+                         multiple: int | None = None) -> Tensor:
     """Mean cross-entropy (nats) of `x @ weight.T + bias` against `target`, rows with target IGNORE left out.
 
     `x` (n, e), `weight` (v, e), `bias` (v) or None, `target` (n). The matrix products run in `dtype` (default: that of
-    `x`), everything between them in float32 or better.
+    `x`), everything between them in float32 or better, `rows` at a time, on a number of words that is filled up to a
+    `multiple`.
     """
     dtype = dtype or x.dtype
-    rows = rows or max(64, LOGITS // (len(weight) * dtype.itemsize))
-    return _LinearCrossEntropy.apply(x, weight, bias, target, dtype, rows, torch.is_grad_enabled())
+    rows = rows or max(64, LOGITS[x.device.type] // (len(weight) * dtype.itemsize))
+    return _LinearCrossEntropy.apply(x, weight, bias, target, dtype, rows, multiple or ALIGNED[x.device.type],
+                                     torch.is_grad_enabled())

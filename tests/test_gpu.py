@@ -1,0 +1,86 @@
+"""On a CUDA device: kernels against their references in float64, and a step of each model against the CPU's.
+
+    .venv/bin/python -m pytest -m gpu
+"""
+import pytest
+import torch
+from reference import close
+from ulmfit.kernels import KERNELS
+from ulmfit.kernels.linear_cross_entropy import IGNORE
+from ulmfit.model.classifier import Classifier, Reading
+from ulmfit.model.encoder import NO_DROPOUT, Architecture, Encoder
+from ulmfit.model.language_model import LanguageModel, Regularization
+
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")]
+CUDA = torch.device("cuda")
+BOUNDS = {torch.float32: 1e-4, torch.bfloat16: 2e-2}  # of a tensor's norm; float32's products may be TF32's
+
+
+def near(got, expected, bound: float):
+    for g, e in zip(got, expected, strict=True): assert (g.cpu().double() - e).norm() <= bound * e.norm() + 1e-9
+
+
+def random(*shapes, seed: int = 0) -> list[torch.Tensor]:
+    rng = torch.Generator().manual_seed(seed)
+    return [torch.randn(*s, generator=rng, dtype=torch.float64) * s[-1] ** -0.5 for s in shapes]
+
+
+def with_gradients(function, arguments) -> list[torch.Tensor]:
+    "Outputs, and gradients by the arguments of the sum of their squares."
+    arguments = [a.detach().requires_grad_() for a in arguments]
+    out = function(*arguments)
+    return [*out, *torch.autograd.grad(sum(o.float().square().sum() for o in out), arguments)]
+
+
+@pytest.mark.parametrize("dtype", BOUNDS)
+@pytest.mark.parametrize("t, b, inputs, h", [(1, 1, 3, 5), (2, 4, 8, 16), (7, 3, 400, 1150), (70, 64, 40, 115)])
+def test_lstm(t, b, inputs, h, dtype):
+    arguments = random((t, b, inputs), (b, h), (b, h), (4 * h, inputs), (4 * h, h), (4 * h,), (4 * h,))
+
+    def of(kernel, dtype):
+        def call(x, h, c, *weights):
+            out, (h, c) = kernel(x.to(dtype), (h, c), *weights)
+            return out, h, c
+        return call
+    expected = with_gradients(of(KERNELS["reference"].lstm, torch.float64), arguments)
+    got = with_gradients(of(KERNELS["fused"].lstm, dtype), [a.to(CUDA, torch.float32) for a in arguments])
+    near(got, expected, BOUNDS[dtype])
+
+
+@pytest.mark.parametrize("dtype", BOUNDS)
+@pytest.mark.parametrize("n, v, e", [(1, 2, 3), (65, 1000, 40), (700, 33_278, 16)])
+def test_linear_cross_entropy(n, v, e, dtype):
+    arguments, target = random((n, e), (v, e), (v,)), torch.arange(n) * 31 % v
+    if n > 1: target[-1] = IGNORE
+    def of(kernel, target, dtype): return lambda *arguments: [kernel(*arguments, target, dtype)]
+    expected = with_gradients(of(KERNELS["reference"].linear_cross_entropy, target, torch.float64), arguments)
+    got = with_gradients(of(KERNELS["fused"].linear_cross_entropy, target.to(CUDA), dtype),
+                         [a.to(CUDA, torch.float32) for a in arguments])
+    near(got, expected, BOUNDS[dtype])
+
+
+def loss_and_gradients(model, *batch, device, dtype) -> list[torch.Tensor]:
+    model = model.to(device, torch.float64 if device == "cpu" else torch.float32).train()
+    loss = model.loss(*(b.to(device) for b in batch), regularization=Regularization(2.0, 1.0), dtype=dtype)
+    loss.objective.backward()
+    found = [loss.value, *(p.grad for p in model.parameters())]
+    model.zero_grad(set_to_none=True)
+    return found
+
+
+@pytest.mark.parametrize("dtype", BOUNDS)
+def test_a_step_of_either_model_is_the_cpus(dtype):
+    encoder = Encoder(100, Architecture(20, 37, 2), NO_DROPOUT)
+    ids, lengths = torch.randint(100, (30, 6)), torch.tensor([30, 30, 20, 11, 2, 1])
+    classifier = Classifier(encoder, 3, reading=Reading(bptt=8, max_length=24))
+    for block in classifier.head: block.p = 0.0
+    for model, *batch in ((LanguageModel(encoder), ids[:-1], ids[1:]), (classifier, ids, lengths, lengths % 3)):
+        expected = loss_and_gradients(model, *batch, device="cpu", dtype=None)
+        got = loss_and_gradients(model, *batch, device="cuda", dtype=dtype)
+        near(got, expected, 10 * BOUNDS[dtype])
+
+
+def test_masks_of_a_seed_are_the_same_twice():
+    encoder, ids = Encoder(50, Architecture(8, 16, 2)).to(CUDA).train(), torch.randint(50, (9, 4), device=CUDA)
+    a, b = (encoder(ids, rng=torch.Generator(CUDA).manual_seed(1)).last for _ in range(2))
+    close(a, b, 0.0)
