@@ -76,7 +76,8 @@ def near(actual, expected, bound: float):
 
 
 IMPLEMENTATIONS = dict(fused=of_kernel(KERNELS["fused"].lstm), reference=of_kernel(KERNELS["reference"].lstm),
-                       library=of_kernel(lstm_library), padded=of_kernel(lstm_padded), layer=Layer.apply, module=of_torch)
+                       library=of_kernel(lstm_library), padded=of_kernel(lstm_padded), layer=Layer.apply,
+                       module=of_torch)
 
 
 @pytest.mark.parametrize("name", IMPLEMENTATIONS)
@@ -181,7 +182,7 @@ def our_loss(arguments, target, **how):
        rows=st.integers(1, 12) | st.none(),
        multiple=st.sampled_from([None, 4]), scale=st.sampled_from([1.0, -2.5]), data=st.data())
 def test_linear_cross_entropy_equals_torchs(n, v, e, bias, rows, multiple, scale, data):
-    "Any block of rows, filled up words, targets ignored, the loss multiplied by something before the gradient is taken."
+    "Any block of rows, filled up words, targets ignored, the loss multiplied before the gradient is taken."
     target = torch.tensor(data.draw(st.lists(st.sampled_from([IGNORE, *range(v)]), min_size=n, max_size=n)))
     target[data.draw(st.integers(0, n - 1))] = 0  # with none left torch's own is not a number
     arguments = decoder_arguments(n, v, e, bias)
