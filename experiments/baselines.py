@@ -21,6 +21,7 @@ from ulmfit.model.bundle import Bundle
 from ulmfit.model.classifier import Reading
 from ulmfit.model.inference import vectors
 from ulmfit.text.tokenizer import Tokenizer
+from ulmfit.training.settings import choose, flags
 
 
 def unigrams_and_bigrams(ids: np.ndarray) -> list[str]:
@@ -69,18 +70,20 @@ def fitted(kind, x, y, c: float): return make_pipeline(kind, LogisticRegression(
 
 
 @call_parse
+@flags(LabelledHeldOut)
 def main(
     dataset: str = "pydocs",  # name or path, as `classify` has it
     model: str = None,  # language model whose features are taken (default: a bag of words)
-    labelled: int = 0,  # learn from so many documents (0: all)
     seed: int = 0,  # of the documents labelled
     split_seed: int = 0,  # of the documents held out
+    **given,
 ):
     "Fit a linear classifier."
     lm = bundle.load(model, bundle.LANGUAGE_MODEL) if model else None
     data = prepared(dataset, "classification", Tokenizer.from_dict(lm.tokenizer) if lm else Tokenizer())
     splits = data.words(lm.vocab) if lm else data.splits
-    splits = LabelledHeldOut(labelled=labelled).apart(splits, split_seed, seed)
+    held_out, = choose([LabelledHeldOut], {}, given)
+    splits = held_out.apart(splits, split_seed, seed)
     others = [splits["valid"], splits["test"]]
     valid, test = features(lm, splits["train"], others) if lm else bag_of_words(splits["train"], others)
     print(json.dumps(dict(valid_error=valid, test_error=test, labelled=len(splits["train"]),

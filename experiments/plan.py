@@ -129,7 +129,12 @@ class Scale:
 
     def settings(self, stage: str, dataset: str, row: dict) -> dict:
         "The scale's, then the dataset's, then the row's."
-        return self.shared[stage] | self.datasets[dataset].get(stage, {}) | row.get(stage, {})
+        return (self.shared[stage] | self.datasets[dataset].get(stage, {}) | row.get(stage, {})
+                | self.held_out(dataset))
+
+    def held_out(self, dataset: str) -> dict:
+        "What of a dataset is for validation and testing: the same for all of its jobs."
+        return self.datasets[dataset].get("held_out", {})
 
     def language_model(self, row: dict, dataset: str, labelled: int, seed: int, backwards: bool) -> "Job | str":
         "Stage 2 of a row, one for all seeds; on the labelled texts alone, where it says so, one for each."
@@ -150,12 +155,14 @@ class Scale:
             case "classifier": return self.classifier(row, dataset, labelled, seed, row.get("backwards", False))
             case "both directions":
                 pair = tuple(self.classifier(row, dataset, labelled, seed, b) for b in (False, True))
-                return Job("evaluate", dataset, {}, models=pair)
+                tested = {k: v for k, v in self.held_out(dataset).items() if k == "tested"}
+                return Job("evaluate", dataset, tested, models=pair)
             case "features":
                 lm = self.language_model(row, dataset, labelled, seed, False)
-                return Job("baseline", dataset, labels(labelled), models=(lm,), seed=seed)
+                return Job("baseline", dataset, self.held_out(dataset) | labels(labelled), models=(lm,), seed=seed)
             case "counts": return Job("counts", dataset, dict(of=row["of"]))
-            case "bag of words": return Job("baseline", dataset, labels(labelled), seed=seed)
+            case "bag of words":
+                return Job("baseline", dataset, self.held_out(dataset) | labels(labelled), seed=seed)
             case other: raise CliError(f"no kind of row is called {other!r}; there are: {', '.join(KINDS)}")
 
     def cells(self, table: str, datasets: list[str] | None = None, seeds: int | None = None) -> list[Cell]:

@@ -1,5 +1,6 @@
 "The command line from end to end, on a very small model: what people type and find, and what wrong use is told."
 import io
+import json
 import re
 import shutil
 import subprocess
@@ -205,6 +206,15 @@ def test_evaluations_can_be_rarer_than_epochs(made, tmp_path):
            "--out", tmp_path / str(n))
     every, second = (metrics(tmp_path / n) for n in "12")
     assert second == [every[i] for i in (1, 3, 4)] and weights(tmp_path / "1") == weights(tmp_path / "2")
+
+
+def test_a_part_of_the_test_split_is_the_same_for_training_and_evaluating(made, tmp_path):
+    args = ["--dataset", made.data, "--model", made.tuned, *CLASSIFY, "--tested", "7", "--out", tmp_path / "run"]
+    ok("classify", *args)
+    result = record(tmp_path / "run")["result"]
+    found = json.loads(ok("evaluate", tmp_path / "run", "--tested", "7"))
+    assert result["test_documents"] == found["documents"] == 7 and result["test_error"] == pytest.approx(found["error"])
+    assert json.loads(ok("evaluate", tmp_path / "run"))["documents"] == 18
 
 
 def validation_loss(made, run: Path) -> float:

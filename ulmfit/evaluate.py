@@ -14,7 +14,7 @@ import numpy as np
 from fastcore.script import CliError, call_parse
 
 from .corpus.prepare import prepared
-from .corpus.store import Corpus, Documents, with_held_out
+from .corpus.store import Corpus, Documents, sample_labelled, with_held_out
 from .corpus.stream import LanguageModelStream, Windows
 from .model import bundle
 from .model.bundle import CLASSIFIER, LANGUAGE_MODEL, Bundle, device_and_dtype
@@ -26,8 +26,11 @@ from .training.files import write_text
 from .training.records import csv_text, read_record
 
 
-def read_split(data: Corpus, of: Bundle, split: str, record: dict) -> Documents:
-    "A split in the bundle's numbering; one that was held out for the run is found again by the run's seed."
+def read_split(data: Corpus, of: Bundle, split: str, record: dict, tested: int = 0) -> Documents:
+    """A split in the bundle's numbering; one that was held out for the run is found again by the run's seed.
+
+    For a classifier `tested` documents of it, if not 0: those that a run which tests on so many takes.
+    """
     splits, settings = data.words(of.vocab), record.get("settings", {})
     seed = record.get("split_seed", record.get("seed", 0))
     held_out = [n for n in ("test", "valid") if f"{n}_fraction" in settings and data.fingerprint == record.get("data")]
@@ -39,6 +42,7 @@ def read_split(data: Corpus, of: Bundle, split: str, record: dict) -> Documents:
         if docs.labels is None: raise CliError(f"{data.name}: the split {split} has no labels")
         if other := set(data.classes) - set(of.classes):
             raise CliError(f"{data.name} has classes that the model does not know: {', '.join(sorted(other))}")
+        if tested: docs = docs.select(sample_labelled(docs, tested, seed))
         docs.labels = np.array([of.classes.index(c) for c in data.classes])[docs.labels]  # by name
     return docs
 
@@ -70,6 +74,7 @@ def main(
     corpus: str = None,  # language model: name, path or prepared corpus (default: the run's)
     dataset: str = None,  # classifier: likewise
     split: str = "test",  # train | valid | test | unsup
+    tested: int = 0,  # classifier: so many documents only, of each class in its proportion (0: all)
     predictions: Path = None,  # classifier: CSV to write, true and predicted class of each document
     batch: int = 64,  # columns of the language model's stream
     text_column: str = "text",  # of one's own table; several: title+body
@@ -89,7 +94,7 @@ def main(
     if kind is None and (corpus or not dataset and record.get("stage") == "pretrain"): kind = "lm"
 
     docs = [read_split(prepared(name, kind, Tokenizer.from_dict(b.tokenizer), text_column, label_column, encoding,
-                                of_model=True), b, split, record) for b in bundles]
+                                of_model=True), b, split, record, tested) for b in bundles]
     if bundles[0].kind == LANGUAGE_MODEL: figures = language_model_figures(bundles[0], docs[0], batch, dtype)
     else:
         p = probabilities(bundles, docs, dtype)

@@ -152,14 +152,16 @@ class LabelledHeldOut(HeldOut):
     "Likewise of labelled documents; the two later stages agree on them where these settings and seeds agree."
     test_fraction: float = 0.2  # for testing, before those for validation
     labelled: int = 0  # of the others learn from so many only, of each class in its proportion (0: all)
+    tested: int = 0  # test on so many only, likewise (0: all)
 
     def apart(self, splits: dict[str, Documents], seed: int, draw: int) -> dict[str, Documents]:
         "What is held out goes by `seed`, which of the others are labelled by `draw`; text without labels has no test."
         if splits["train"].labels is not None: splits = with_held_out(splits, "test", self.test_fraction, seed)
         elif self.labelled: raise CliError("--labelled: the training texts have no labels")
         splits = super().apart(splits, seed)
-        if not self.labelled: return splits
-        return splits | dict(train=splits["train"].select(sample_labelled(splits["train"], self.labelled, draw)))
+        for name, n, by in (("train", self.labelled, draw), ("test", self.tested, seed)):
+            if n and name in splits: splits |= {name: splits[name].select(sample_labelled(splits[name], n, by))}
+        return splits
 
 
 def read_manifest(folder: Path) -> dict:
