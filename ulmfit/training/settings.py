@@ -16,8 +16,8 @@ PRESETS = Path(__file__).parents[2] / "experiments" / "presets"
 
 # The lowest value that a number can have; shares lie between 0 and 1.
 LEAST = dict(batch=1, bptt=1, emb=1, hidden=1, layers=1, epochs=1, head_hidden=1, train_tokens=1, eval_tokens=1,
-             max_length=1, max_steps=0, patience=0, labelled=0, tested=0, drop_mult=0, lr=0, clip=0, weight_decay=0, alpha=0,
-             beta=0, nonmono=0, checkpoint_minutes=0, subwords=20, validate_every=1)
+             max_length=1, max_steps=0, patience=0, labelled=0, tested=0, drop_mult=0, lr=0, clip=0, weight_decay=0,
+             alpha=0, beta=0, nonmono=0, checkpoint_minutes=0, subwords=20, validate_every=1)
 SHARES = ("_p", "_drop", "_fraction")
 
 
