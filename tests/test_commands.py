@@ -19,7 +19,7 @@ from ulmfit.corpus.stream import LanguageModelStream, Windows
 from ulmfit.model import bundle
 from ulmfit.model.language_model import mean_loss
 from ulmfit.text.tokenizer import Tokenizer
-from ulmfit.training import loop, records
+from ulmfit.training import loop, records, step as stepping
 from ulmfit.training.settings import preset
 
 
@@ -128,7 +128,8 @@ def uninterrupted(made, tmp_path_factory):
 
 
 NTASGD = ["--draw", "merity", "--keep-best", "--optimizer", "ntasgd", "--lr", "1"]
-PLACES = {"first step": (loop, "step", 1), "third step": (loop, "step", 3), "second epoch": (loop, "step", 15),
+PLACES = {"first step": (stepping, "step", 1), "third step": (stepping, "step", 3),
+          "second epoch": (stepping, "step", 15),
           "first evaluation": (loop, "averaged", 1),
           "second evaluation": (loop, "averaged", 2), "first metrics": (records.Run, "metrics", 1),
           "model": (bundle.Bundle, "save", 1),

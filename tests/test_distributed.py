@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from ulmfit import classify, finetune_lm, pretrain
 from ulmfit.corpus.store import Documents
 from ulmfit.corpus.stream import IGNORE, LanguageModelStream, Windows
-from ulmfit.training import files, loop
+from ulmfit.training import files, loop, step as stepping
 from ulmfit.training.checkpoint import Checkpoints
 from ulmfit.training.distributed import Ranks, join
 
@@ -159,13 +159,13 @@ def test_every_document_is_dealt_once():
 def at_step(n: int, rank: int, act):
     "Has a process do something in its n-th step: `act` gets the loss and may give another."
     def before(here: int):
-        step, calls = loop.step, []
+        step, calls = stepping.step, []
 
         def acting(loss, *more):
             calls.append(1)
             if here == rank and len(calls) == n: loss = act(loss) or loss
             return step(loss, *more)
-        loop.step = acting
+        stepping.step = acting
     return before
 
 

@@ -18,7 +18,7 @@ from ulmfit import classify, finetune_lm, pretrain
 from ulmfit.corpus.prepare import prepare
 from ulmfit.corpus.source import Source
 from ulmfit.text.tokenizer import Tokenizer
-from ulmfit.training import loop
+from ulmfit.training import step as stepping
 
 GOLDEN = Path(__file__).parent / "golden"
 RECORDED = GOLDEN / "losses.json"
@@ -50,7 +50,7 @@ def corpora(root: Path) -> dict[str, Path]:
 
 def run(stage: str, root: Path, out: Path, **more) -> dict:
     "The stage's losses, each a mean of ten steps, and its final loss on validation."
-    values, step = [], loop.step
+    values, step = [], stepping.step
 
     def noted(*args):
         values.append(step(*args))
@@ -58,7 +58,7 @@ def run(stage: str, root: Path, out: Path, **more) -> dict:
     data = dict(pretrain=dict(corpus=str(root / "general")),
                 finetune_lm=dict(dataset=str(root / "task"), model=root / "pretrain"),
                 classify=dict(dataset=str(root / "task"), model=str(root / "finetune_lm")))
-    with patch.object(loop, "step", noted):
+    with patch.object(stepping, "step", noted):
         STAGES[stage].main(**data[stage] | dict(preset=str(GOLDEN / "settings.toml"), out=out, device="cpu",
                                                 precision="fp32") | more)
     means = [sum(values[i:i + 10]) / 10 for i in range(0, len(values), 10)]

@@ -17,7 +17,7 @@ from experiments.soak import soak
 from fastcore.script import CliError
 from safetensors.torch import save_file
 from ulmfit.model import bundle
-from ulmfit.training import checkpoint, files, loop
+from ulmfit.training import checkpoint, files, loop, step as stepping
 from ulmfit.training.checkpoint import Checkpoints
 from ulmfit.training.files import write_text, write_whole
 from ulmfit.training.signals import Signals, Stop
@@ -239,14 +239,14 @@ def test_what_is_not_finite_moves_no_weight(how):
 @pytest.fixture
 def nan_at(monkeypatch):
     "Makes the gradient of some steps not finite."
-    original, calls = loop.step, []
+    original, calls = stepping.step, []
 
     def on(*steps):
         def bad(loss, optimizer, *more):
             calls.append(1)
             if len(calls) in steps: loss = loss._replace(objective=loss.objective * float("nan"))
             return original(loss, optimizer, *more)
-        monkeypatch.setattr(loop, "step", bad)
+        monkeypatch.setattr(stepping, "step", bad)
     return on
 
 
@@ -355,14 +355,14 @@ def test_no_part_of_the_state_can_be_left_out(made, tmp_path, monkeypatch, part)
     "A control: a run that goes on without it ends elsewhere, or in an error."
     args = ["pretrain", "--corpus", made.one, *PRETRAIN, "--draw", "merity", "--embed-p", "0.2", "--out"]
     ok(*args, tmp_path / "whole")
-    original, calls = loop.step, []
+    original, calls = stepping.step, []
 
     def interrupted(*a):
         calls.append(1)
         if len(calls) == (16 if part in ("epoch", "best") else 6): raise KeyError("interrupted")
         return original(*a)
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "step", interrupted)
+        patch.setattr(stepping, "step", interrupted)
         with pytest.raises(KeyError): command(*args, tmp_path / "run", "--checkpoint-minutes", "0")
     restore, empty = loop.restore, dict(carry=None, batch=0, epoch=0, best=None, sum=0.0)
 

@@ -9,6 +9,7 @@ autocast. Same sizes, same random words; the paper's dropouts. The first step of
 import json, os, sys, time
 from collections.abc import Callable
 from functools import cache
+from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -31,22 +32,30 @@ def windows(how: dict) -> list[tuple[Tensor, Tensor]]:
 
 def ulmfit(how: dict) -> tuple[Callable, str]:
     from ulmfit.model.bundle import device_and_dtype
+    from ulmfit.model.dropout import Columns
     from ulmfit.model.encoder import Architecture, Encoder
-    from ulmfit.model.language_model import LanguageModel, layer_groups
+    from ulmfit.model.language_model import LanguageModel, Share, layer_groups
+    from ulmfit.training.captured import Captured
+    from ulmfit.training.distributed import Ranks
     from ulmfit.training.optimizers import Optimization, build
-    from ulmfit.training.step import step
+    from ulmfit.training.step import Eager
     device, dtype = device_and_dtype(how["device"], how["precision"])
     model = LanguageModel(Encoder(how["vocab"], Architecture(**SIZES))).to(device).train()
     beta1, beta2 = ADAM["betas"]
     optimizer = build(layer_groups(model), Optimization("adam", ADAM["lr"], beta1, beta2, ADAM["eps"]))
-    rng = torch.Generator(device).manual_seed(0)
+    rng, columns = torch.Generator(device).manual_seed(0), Columns(slice(None), how["batch"])
+
+    def loss(batch, state, rng):
+        (x, y), targets = batch
+        return model.loss(x, y, state, rng=rng, dtype=dtype, share=Share(columns, targets))
+    task = SimpleNamespace(model=model, loss=loss)
+    advance = Captured(task, optimizer, CLIP, False, rng) if device.type == "cuda" else \
+        Eager(task, optimizer, CLIP, False, rng, Ranks())
 
     def run(pairs: list):
-        state = None
-        for x, y in pairs:
-            loss = model.loss(x, y, state, rng=rng, dtype=dtype)
-            step(loss, optimizer, CLIP, "")
-            state = loss.state
+        at = dict(carry=None, count=0, sum=0.0, seen=0, skipped=0)
+        for pair in pairs: at |= advance((pair, pair[0].numel()), at, "benchmark")
+        advance.settled(at)
     return run, str(dtype)
 
 

@@ -67,9 +67,10 @@ class LanguageModel(nn.Module):
     def loss(self, x: Tensor, y: Tensor, state: States | None = None, regularization: Regularization = Regularization(),
              rng: Generator | None = None, dtype: torch.dtype | None = None, share: Share | None = None) -> Loss:
         "Loss of a window: `x`, `y` (t, b), targets IGNORE left out."
-        targets = int((y != IGNORE).sum())
-        share = share or Share(Columns(slice(None), x.shape[1]), targets)
-        of_columns, of_targets = x.shape[1] / share.columns.of, targets / max(1, share.targets)
+        def targets(): return int((y != IGNORE).sum())  # the host waits for the device
+        share = share or Share(Columns(slice(None), x.shape[1]), targets())
+        of_columns = x.shape[1] / share.columns.of
+        of_targets = 1.0 if of_columns == 1 else targets() / max(1, share.targets)
         encoded = self.encoder(x, state, rng, dtype, share.columns)
         raw = encoded.last.to(self.encoder.embedding.dtype)
         dropped = locked_dropout(raw, self.encoder.dropouts.output_p, rng, share.columns) if self.training else raw

@@ -13,12 +13,13 @@ from fastcore.script import CliError
 from torch import Generator, nn
 from tqdm import tqdm
 
+from .captured import Captured, capturable
 from .freezing import Phase, Unfreezing
 from .optimizers import Optimization, averaged, build, end_with_averages, maybe_average, set_rate
 from .records import Run
 from .schedules import Schedule
 from .signals import Signals, Stop, end_by
-from .step import step
+from .step import Eager
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,8 @@ def train(task: Task, optimization: Optimization, schedule: Schedule, unfreezing
     if state := run.checkpoints.newest(): restore(state, at, model, optimizer, rng)
     ranks.check_alike("checkpoint", at["step"])
     at["carry"] = ranks.own(at["carry"])
-    device = next(model.parameters()).device
+    skip, clip = training.on_nonfinite == "skip", optimization.clip
+    recording = capturable(task, optimizer, schedule, ranks)
     silent = not (ranks.leads and sys.stderr.isatty())
     bar = tqdm(total=total, initial=at["step"], unit="step", disable=silent, leave=False)
     lap, saved, kept = stopwatch(), time.monotonic(), at["step"]
@@ -114,29 +116,32 @@ def train(task: Task, optimization: Optimization, schedule: Schedule, unfreezing
         freeze(task, span.phase)
         model.train()
         shape = replace(schedule, **{k: v for k in ("cut_frac", "ratio") if (v := getattr(span.phase, k)) is not None})
+        advance = (Captured(task, optimizer, clip, skip, rng) if recording else
+                   Eager(task, optimizer, clip, skip, rng, ranks))
         for batch in task.batches(span.epoch, at["batch"]):
             if at["step"] >= end: break
             t = at["step"] - span.schedule_start
             at["lr"] = (span.phase.lr or optimization.lr) * shape.factor(t, span.schedule_steps)
             momentum = shape.momentum(t, span.schedule_steps, optimization.beta1)
             set_rate(optimizer, at["lr"] * task.rate_factor(batch), momentum)
-            loss = task.loss(batch, to(at["carry"], device), rng)
             where = f"step {at['step'] + 1}, rate {at['lr']:.3g} (last good checkpoint: step {kept})"
-            value = step(loss, optimizer, optimization.clip, where, training.on_nonfinite == "skip", ranks)
-            at |= dict(step=at["step"] + 1, batch=at["batch"] + 1, count=at["count"] + loss.targets)
-            if value is None: skipped(at, training.max_skipped)
-            else: at |= dict(carry=loss.state, sum=at["sum"] + value * loss.targets, seen=at["seen"] + loss.targets)
+            at |= advance(batch, at, where)
+            at |= dict(step=at["step"] + 1, batch=at["batch"] + 1)
+            enough(at, training.max_skipped)
             at["train_seconds"] += lap()
             bar.update()
             speed = f"{at['count'] / at['train_seconds']:,.0f} {task.unit}/s"
-            said = "skipped" if value is None else task.describe(value)
+            said = "skipped" if advance.value is None else task.describe(advance.value)
             bar.set_postfix_str(f"epoch {span.epoch + 1}, {said}, {speed}", refresh=False)
             late = time.monotonic() - saved > 60 * training.checkpoint_minutes
             number, late = ranks.highest(signals.number or 0, late)
+            if number or late: at |= advance.settled(at)
             if number: stop(number, run, at, model, optimizer, rng)
             if late:
                 save(run, at, model, optimizer, rng)
                 saved, kept = time.monotonic(), at["step"]
+        at |= advance.settled(at)
+        enough(at, training.max_skipped)
         if (span.epoch + 1) % training.validate_every == 0 or span is plan[-1] or at["step"] >= end:
             try: evaluate(task, span, training, run, optimizer, at, signals, lap)
             except Stop: stop(signals.number, run, at, model, optimizer, rng)
@@ -202,13 +207,8 @@ def stopped_early(at: dict, training: Training) -> bool:
     return bool(training.patience and at["best"] and len(at["rows"]) - 1 - at["best"]["row"] >= training.patience)
 
 
-def to(carry, device: torch.device):
-    return None if carry is None else [tuple(s.to(device) for s in layer) for layer in carry]
-
-
-def skipped(at: dict, most: int):
-    "Count a step whose loss or gradient was not finite."
-    at["skipped"] += 1
+def enough(at: dict, most: int):
+    "CliError where more steps were skipped than a run may."
     if at["skipped"] > most:
         raise CliError(f"step {at['step']}: more than {most} steps were not finite (--max-skipped); "
                        "the run has diverged; lower --lr or set --clip")

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import torch
 from fastcore.script import CliError
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import ASGD, SGD, Adam, AdamW, Optimizer
 
 NOT_YET = 1e12  # torch's ASGD averages from step t0 on: never
@@ -58,7 +58,8 @@ def build(groups: dict[str, list[nn.Parameter]], o: Optimization) -> Optimizer:
 def set_rate(optimizer: Optimizer, lr: float, beta1: float):
     "The rate of this step, group by group, and Adam's first beta."
     for g in optimizer.param_groups:
-        g["lr"] = lr * g["factor"]
+        if isinstance(g["lr"], Tensor): g["lr"].fill_(lr * g["factor"])  # in its place: a recorded step reads it
+        else: g["lr"] = lr * g["factor"]
         if "betas" in g: g["betas"] = (beta1, g["betas"][1])
         for p in g["params"]:  # torch's ASGD has the rate of the step before in its state
             if "eta" in (state := optimizer.state.get(p, {})): state["eta"].fill_(g["lr"])

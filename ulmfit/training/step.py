@@ -1,7 +1,9 @@
-"""One optimisation step, the same for every stage."""
+"""One optimisation step, the same for every stage; and steps one after the other, each waited for."""
 import math
 
+from fastcore.basics import store_attr
 from fastcore.script import CliError
+from torch import Generator
 from torch.nn.utils import clip_grad_norm_
 from torch.optim import Optimizer
 
@@ -21,8 +23,39 @@ def step(loss, optimizer: Optimizer, clip: float, where: str, skip: bool = False
     norm = clip_grad_norm_(params, clip or math.inf, foreach=True)
     if not math.isfinite(value := float(objective)) or not math.isfinite(float(norm)):
         if skip: return optimizer.zero_grad(set_to_none=True)
-        raise CliError(f"{where}: loss {value:.4g}, gradient norm {float(norm):.4g}: "
-                       "the run has diverged; lower --lr, set --clip, or pass over such steps with --on-nonfinite skip")
+        raise diverged(where, value, float(norm))
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     return float(loss_alone)
+
+
+def diverged(where: str, loss: float, norm: float) -> CliError:
+    return CliError(f"{where}: loss {loss:.4g}, gradient norm {norm:.4g}: "
+                    "the run has diverged; lower --lr, set --clip, or pass over such steps with --on-nonfinite skip")
+
+
+def carried(state, device):
+    "The hidden state on a device; None at the beginning."
+    return None if state is None else [tuple(s.to(device) for s in layer) for layer in state]
+
+
+class Eager:
+    """Steps that are waited for. Called with a batch and where the run is, it returns what of that has changed.
+
+    `value` is the last loss, None if that step was skipped.
+    """
+    def __init__(self, task, optimizer: Optimizer, clip: float, skip: bool, rng: Generator, ranks: Ranks):
+        store_attr()
+        self.device, self.value = next(task.model.parameters()).device, None
+
+    def __call__(self, batch, at: dict, where: str) -> dict:
+        loss = self.task.loss(batch, carried(at["carry"], self.device), self.rng)
+        self.value = step(loss, self.optimizer, self.clip, where, self.skip, self.ranks)
+        counted = dict(count=at["count"] + loss.targets)
+        if self.value is None: return counted | dict(skipped=at["skipped"] + 1)
+        return counted | dict(carry=loss.state, sum=at["sum"] + self.value * loss.targets,
+                              seen=at["seen"] + loss.targets)
+
+    def settled(self, at: dict) -> dict:
+        "What a caller that asks has not been told yet: nothing."
+        return {}
