@@ -89,7 +89,8 @@ STYLE = """body{font:16px/1.5 system-ui,sans-serif;max-width:62rem;margin:auto;p
 h1,h2,h3{line-height:1.2}.wide{overflow-x:auto}table{border-collapse:collapse;font-size:.85rem;margin:.6rem 0}
 td,th{padding:.25rem .6rem;border-bottom:1px solid #ddd;text-align:left;white-space:nowrap}
 .yes{background:#dff3df}.no{background:#f8dcdc}.open{background:#f3f0dc}svg{max-width:100%;height:auto}
-code{font-size:.75rem}details{margin:.4rem 0}"""
+code{font-size:.75rem}details{margin:.4rem 0}
+@media(max-width:40rem){th,td:first-child{white-space:normal}td,th{padding:.25rem .35rem}}"""
 
 
 def sections(results: Results) -> Iterator[tuple[str, str, object]]:
