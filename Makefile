@@ -37,7 +37,7 @@ demo: setup  ## all three stages on pydocs, then with transfer against without
 	$(PY) -m experiments.demo
 
 test: setup  ## the test suite
-	$(PY) -m pytest
+	$(PY) -m pytest -n 2 --dist loadfile
 
 pretrain: setup  ## stage 1: language model on CORPUS
 	$(PY) -m ulmfit.pretrain --corpus $(CORPUS) --out $(or $(OUT),runs/pretrain) $(COMMON)
