@@ -4,12 +4,14 @@
 """
 import pytest
 import torch
+from commands import PRETRAIN, metrics, ok
 from reference import close
 from ulmfit.kernels import KERNELS
 from ulmfit.kernels.linear_cross_entropy import IGNORE
 from ulmfit.model.classifier import Classifier, Reading
 from ulmfit.model.encoder import NO_DROPOUT, Architecture, Encoder
 from ulmfit.model.language_model import LanguageModel, Regularization
+from ulmfit.training import loop
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")]
 CUDA = torch.device("cuda")
@@ -84,3 +86,18 @@ def test_masks_of_a_seed_are_the_same_twice():
     encoder, ids = Encoder(50, Architecture(8, 16, 2)).to(CUDA).train(), torch.randint(50, (9, 4), device=CUDA)
     a, b = (encoder(ids, rng=torch.Generator(CUDA).manual_seed(1)).last for _ in range(2))
     close(a, b, 0.0)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_recorded_steps_train_as_those_that_are_waited_for(made, tmp_path, monkeypatch, precision):
+    "Windows of several lengths, each recorded and replayed; and a run that is stopped and goes on."
+    args = ["--corpus", made.one, *PRETRAIN, "--draw", "merity", "--clip", "0.25", "--epochs", "4", "--schedule",
+            "constant", "--keep-checkpoint", "--device", "cuda", "--precision", precision]
+    ok("pretrain", *args, "--out", tmp_path / "recorded")
+    ok("pretrain", *args, "--max-steps", "9", "--out", tmp_path / "part")
+    ok("pretrain", *args, "--out", tmp_path / "part")
+    monkeypatch.setattr(loop, "capturable", lambda *about: False)
+    ok("pretrain", *args, "--out", tmp_path / "eager")
+    losses = {run: [float(r["valid_loss"]) for r in metrics(tmp_path / run)] for run in ("recorded", "part", "eager")}
+    assert losses["recorded"] == pytest.approx(losses["eager"], rel=10 * BOUNDS[torch.float32])
+    assert losses["part"][-1] == pytest.approx(losses["recorded"][-1], rel=10 * BOUNDS[torch.float32])

@@ -6,6 +6,8 @@ the backward pass every gradient but the states'. Between them a step costs one 
 Weights are arguments, so a dropped matrix is passed like any other and no parameter is ever patched.
 Axes: t time, b batch, h hidden.
 """
+import warnings
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -13,6 +15,7 @@ from torch import Tensor
 from . import native
 
 State = tuple[Tensor, Tensor]
+warnings.filterwarnings("ignore", "RNN module weights")  # cuDNN copies a dropped matrix once more: that is known
 ALIGNED = 8  # a GPU's matrix units want sizes in multiples of so many half-precision numbers
 
 

@@ -147,6 +147,8 @@ def device_and_dtype(device: str, precision: str) -> tuple[torch.device, torch.d
     bf16 = device.startswith("cuda") or multiplies_bf16()
     dtypes = dict(auto=torch.bfloat16 if bf16 else torch.float32, fp32=torch.float32, bf16=torch.bfloat16)
     if precision not in dtypes: raise CliError(f"no precision is called {precision!r}; there are: {', '.join(dtypes)}")
-    try: return torch.device(device), dtypes[precision]
+    try: where = torch.device(device)
     except RuntimeError:
         raise CliError(f"no device is called {device!r}; there are: auto, cpu, cuda, cuda:1 …") from None
+    if where.index is not None: torch.cuda.set_device(where)  # streams and graphs are the current device's
+    return where, dtypes[precision]

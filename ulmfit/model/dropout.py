@@ -34,7 +34,7 @@ def mask(shape: tuple[int, ...], p: float, like: Tensor, rng: Generator | None =
     n = math.prod(shape)
     bits = torch.empty((n + 1) // 2, dtype=torch.int64, device=like.device).random_(-2 ** 63, None, generator=rng)
     kept = bits.view(torch.int32)[:n].view(shape) >= round(p * 2 ** 32) - 2 ** 31
-    return kept * like.new_tensor(1 / (1 - p) if p < 1 else 0.0)
+    return kept * like.new_full((), 1 / (1 - p) if p < 1 else 0.0)  # filled there: nothing is sent to a GPU
 
 
 def dropout(x: Tensor, p: float, rng: Generator | None = None) -> Tensor:

@@ -14,6 +14,7 @@ from torch import Generator, Tensor
 from torch.nn.utils import clip_grad_norm_
 from torch.optim import Adam, Optimizer
 
+from ..kernels import KERNELS
 from .step import carried, diverged
 
 ASKED = 50  # steps between two questions to the device
@@ -22,35 +23,53 @@ ASKED = 50  # steps between two questions to the device
 def capturable(task, optimizer: Optimizer, schedule, ranks) -> bool:
     "Can a step be recorded? Windows of one width, Adam, momentum that stays, one process, a CUDA device."
     return (next(task.model.parameters()).is_cuda and task.unit == "tokens" and isinstance(optimizer, Adam)
-            and not schedule.beta1_low and ranks.alone)
+            and not schedule.beta1_low and ranks.alone and task.model.encoder.kernels is KERNELS["fused"])
 
 
 class Captured:
-    "Steps as `Eager` takes them; what they add up is on the device until it is asked for."
+    """Steps as `Eager` takes them; what they add up is on the device until it is asked for.
+
+    The first window of a length runs as it is, which sets libraries and optimizer up; the second is recorded.
+    """
     def __init__(self, task, optimizer: Adam, clip: float, skip: bool, rng: Generator):
         store_attr()
-        self.device, self.value = next(task.model.parameters()).device, None
-        self.graphs: dict[int, tuple[Callable, Tensor, Tensor]] = {}  # by window length: replay, ids, targets
+        self.device, self.value = next(task.model.parameters()).device, math.nan
+        self.on_gpu = self.device.type == "cuda"
+        self.given: dict[int, tuple[Tensor, Tensor]] = {}  # by window length: where a step finds ids and targets
+        self.replay: dict[int, Callable] = {}
         self.carry, self.waiting, self.pool = None, [], None
         for g in optimizer.param_groups:  # what a recorded step reads has its place in memory
-            g["lr"], g["capturable"] = torch.tensor(float(g["lr"]), device=self.device), self.device.type == "cuda"
+            g["lr"], g["capturable"] = torch.tensor(float(g["lr"]), device=self.device), self.on_gpu
         def number(): return torch.zeros((), dtype=torch.float64, device=self.device)
         self.targets, self.sum, self.seen, self.skipped, self.loss = (number() for _ in range(5))
         self.bad = torch.full((3,), -1.0, dtype=torch.float64, device=self.device)  # first: which, loss, norm
         self.which = number()  # of the steps since the last question
 
+    def begin(self, at: dict):
+        "Before an epoch or the rest of one: its hidden state in the place of the last one's."
+        if at["carry"] is None:
+            for layer in self.carry or []:
+                for s in layer: s.zero_()
+        else:
+            new = carried(at["carry"], self.device)
+            self.carry = self.carry or [tuple(map(torch.empty_like, layer)) for layer in new]
+            for mine, theirs in zip(self.carry, new):
+                for m, t in zip(mine, theirs): m.copy_(t)
+
     def __call__(self, batch, at: dict, where: str) -> dict:
         (x, y), targets = batch
         if self.carry is None:
-            self.carry = carried(at["carry"], self.device) or self.task.model.encoder.initial_state(x.shape[1])
-            self.carry = [tuple(s.clone() for s in layer) for layer in self.carry]
-        if len(x) not in self.graphs: self.graphs[len(x)] = self.recorded(x.to(self.device), y.to(self.device))
-        replay, ids, expected = self.graphs[len(x)]
-        ids.copy_(x, non_blocking=True)
-        expected.copy_(y, non_blocking=True)
+            zeros = self.task.model.encoder.initial_state(x.shape[1])
+            self.carry = [tuple(s.clone() for s in layer) for layer in zeros]
+        again = len(x) in self.given
+        mine = self.given.setdefault(len(x), (torch.empty_like(x, device=self.device),
+                                              torch.empty_like(y, device=self.device)))
+        for m, t in zip(mine, (x, y)):  # from pinned memory, or the host would wait
+            m.copy_(t.pin_memory() if self.on_gpu and not t.is_cuda else t, non_blocking=True)
         self.targets.fill_(targets)
         self.which.fill_(len(self.waiting))
-        replay()
+        if again and self.on_gpu and len(x) not in self.replay: self.replay[len(x)] = self.recorded(*mine)
+        self.replay.get(len(x), lambda: self.step(*mine))()
         self.waiting.append(where)
         counted = dict(count=at["count"] + targets)
         return counted | (self.settled(at) if len(self.waiting) >= ASKED else {})
@@ -88,32 +107,10 @@ class Captured:
         self.skipped += ~good
         self.loss.copy_(loss.value)
 
-    def recorded(self, x: Tensor, y: Tensor) -> tuple[Callable, Tensor, Tensor]:
-        "The step for windows of a length, with the memory from which it takes ids and targets."
-        if self.device.type != "cuda": return lambda: self.step(x, y), x, y
-        undo = self.kept()
-        with torch.cuda.stream(side := torch.cuda.Stream()):  # libraries set themselves up at the first call
-            side.wait_stream(torch.cuda.current_stream())
-            self.step(x, y)
-        torch.cuda.current_stream().wait_stream(side)
-        undo()
+    def recorded(self, x: Tensor, y: Tensor) -> Callable:
+        "The step for windows of a length as a graph, which takes ids and targets from where they are now."
         graph = torch.cuda.CUDAGraph()
         graph.register_generator_state(self.rng)
         with torch.cuda.graph(graph, pool=self.pool): self.step(x, y)
         self.pool = graph.pool()
-        return graph.replay, x, y
-
-    def kept(self) -> Callable[[], None]:
-        "A function that puts back, in their places, weights, optimizer and figures as they are now."
-        own = [*self.task.model.parameters(), *(s for layer in self.carry for s in layer), self.sum, self.seen,
-               self.skipped, self.loss, self.bad]
-        before, rng = [t.detach().clone() for t in own], self.rng.get_state()
-        moments = {p: {k: v.clone() for k, v in state.items()} for p, state in self.optimizer.state.items()}
-
-        @torch.no_grad()
-        def undo():
-            for t, b in zip(own, before): t.copy_(b)
-            for p, state in self.optimizer.state.items():
-                for k, v in state.items(): v.copy_(moments[p][k]) if p in moments else v.zero_()
-            self.rng.set_state(rng)
-        return undo
+        return graph.replay

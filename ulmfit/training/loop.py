@@ -111,13 +111,16 @@ def train(task: Task, optimization: Optimization, schedule: Schedule, unfreezing
     bar = tqdm(total=total, initial=at["step"], unit="step", disable=silent, leave=False)
     lap, saved, kept = stopwatch(), time.monotonic(), at["step"]
 
+    advance, learning = None, None
     for span in plan[at["epoch"]:]:
         if stopped_early(at, training) or at["step"] >= end: break
-        freeze(task, span.phase)
+        before, learning = learning, freeze(task, span.phase)
         model.train()
         shape = replace(schedule, **{k: v for k in ("cut_frac", "ratio") if (v := getattr(span.phase, k)) is not None})
-        advance = (Captured(task, optimizer, clip, skip, rng) if recording else
-                   Eager(task, optimizer, clip, skip, rng, ranks))
+        if learning != before:
+            advance = (Captured(task, optimizer, clip, skip, rng) if recording else
+                       Eager(task, optimizer, clip, skip, rng, ranks))
+        advance.begin(at)
         for batch in task.batches(span.epoch, at["batch"]):
             if at["step"] >= end: break
             t = at["step"] - span.schedule_start
@@ -131,16 +134,19 @@ def train(task: Task, optimization: Optimization, schedule: Schedule, unfreezing
             at["train_seconds"] += lap()
             bar.update()
             speed = f"{at['count'] / at['train_seconds']:,.0f} {task.unit}/s"
-            said = "skipped" if advance.value is None else task.describe(advance.value)
+            said = task.describe(advance.value) if math.isfinite(advance.value) else "…"
             bar.set_postfix_str(f"epoch {span.epoch + 1}, {said}, {speed}", refresh=False)
             late = time.monotonic() - saved > 60 * training.checkpoint_minutes
             number, late = ranks.highest(signals.number or 0, late)
-            if number or late: at |= advance.settled(at)
+            if number or late:
+                at |= advance.settled(at)
+                enough(at, training.max_skipped)
             if number: stop(number, run, at, model, optimizer, rng)
             if late:
                 save(run, at, model, optimizer, rng)
                 saved, kept = time.monotonic(), at["step"]
         at |= advance.settled(at)
+        at["train_seconds"] += lap()
         enough(at, training.max_skipped)
         if (span.epoch + 1) % training.validate_every == 0 or span is plan[-1] or at["step"] >= end:
             try: evaluate(task, span, training, run, optimizer, at, signals, lap)
@@ -183,11 +189,12 @@ def evaluate(task: Task, span: Span, training: Training, run: Run, optimizer: to
             at["best"] = dict(value=figures[task.monitor], row=len(at["rows"]) - 1, file=file)
 
 
-def freeze(task: Task, phase: Phase):
-    "Only the phase's groups learn; below the lowest of them no graph is built."
+def freeze(task: Task, phase: Phase) -> list[int]:
+    "Only the phase's groups learn, whose numbers it returns; below the lowest of them no graph is built."
     trained = phase.trained(len(task.groups))
     for i, params in enumerate(task.groups.values()):
         for p in params: p.requires_grad_(i in trained)
+    return trained
 
 
 def stopwatch() -> Callable[[], float]:

@@ -42,19 +42,20 @@ def carried(state, device):
 class Eager:
     """Steps that are waited for. Called with a batch and where the run is, it returns what of that has changed.
 
-    `value` is the last loss, None if that step was skipped.
+    `value` is the last loss, not a number if that step was skipped.
     """
     def __init__(self, task, optimizer: Optimizer, clip: float, skip: bool, rng: Generator, ranks: Ranks):
         store_attr()
-        self.device, self.value = next(task.model.parameters()).device, None
+        self.device, self.value = next(task.model.parameters()).device, math.nan
+
+    def begin(self, at: dict): "Before an epoch or the rest of one: nothing is to be done."
 
     def __call__(self, batch, at: dict, where: str) -> dict:
         loss = self.task.loss(batch, carried(at["carry"], self.device), self.rng)
-        self.value = step(loss, self.optimizer, self.clip, where, self.skip, self.ranks)
-        counted = dict(count=at["count"] + loss.targets)
-        if self.value is None: return counted | dict(skipped=at["skipped"] + 1)
-        return counted | dict(carry=loss.state, sum=at["sum"] + self.value * loss.targets,
-                              seen=at["seen"] + loss.targets)
+        value = step(loss, self.optimizer, self.clip, where, self.skip, self.ranks)
+        counted, self.value = dict(count=at["count"] + loss.targets), math.nan if value is None else value
+        if value is None: return counted | dict(skipped=at["skipped"] + 1)
+        return counted | dict(carry=loss.state, sum=at["sum"] + value * loss.targets, seen=at["seen"] + loss.targets)
 
     def settled(self, at: dict) -> dict:
         "What a caller that asks has not been told yet: nothing."
