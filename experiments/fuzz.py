@@ -9,7 +9,7 @@ left, or output of a command that has failed. Counts go to experiments/results/f
 """
 import faulthandler, os, random, resource, shutil, signal, tempfile, time, traceback, warnings
 from collections.abc import Callable
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager
 from pathlib import Path
 
 import torch
@@ -103,7 +103,7 @@ def fuzz(cases: int, seed: int, only: str | None = None, first: int = 0) -> tupl
                 place.mkdir()
                 run = build(random.Random(f"{seed} {name} {n}"), ground, place)
                 before = paths(place)
-                how, why = ending(run)
+                with chdir(place): how, why = ending(run)  # a file that a case names may have any name
                 if how != "failed":
                     left = left_over(paths(place) - before, how) or left_over(set(prepared.glob(".*")), how)
                     if left: how, why = "failed", left
