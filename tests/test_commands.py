@@ -139,7 +139,8 @@ PLACES = {"first step": (stepping, "step", 1), "third step": (stepping, "step", 
 @pytest.mark.parametrize("name, more, place", [
     *[("pretrain", [], place) for place in PLACES], *[("classify", ["--keep-best"], place) for place in PLACES],
     *[("finetune_lm", [], place) for place in ("third step", "second evaluation")],
-    *[("pretrain", NTASGD, place) for place in ("third step", "second evaluation")]])
+    *[("pretrain", NTASGD, place) for place in ("third step", "second evaluation")],
+    *[(name, ["--max-steps", "4"], "first evaluation") for name in ("pretrain", "classify")]])
 def test_an_interrupted_run_goes_on_to_the_same_weights(made, uninterrupted, tmp_path, name, more, place):
     "Bit for bit, and the same metrics but for the seconds."
     owner, attribute, call = PLACES[place]

@@ -113,7 +113,8 @@ def train(task: Task, optimization: Optimization, schedule: Schedule, unfreezing
 
     advance, learning = None, None
     for span in plan[at["epoch"]:]:
-        if stopped_early(at, training) or at["step"] >= end: break
+        evaluated = at["rows"] and at["rows"][-1]["step"] == at["step"]  # it may have ended before it was
+        if stopped_early(at, training) or at["step"] >= end and evaluated: break
         before, learning = learning, freeze(task, span.phase)
         model.train()
         shape = replace(schedule, **{k: v for k in ("cut_frac", "ratio") if (v := getattr(span.phase, k)) is not None})
