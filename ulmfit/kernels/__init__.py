@@ -12,7 +12,8 @@ class Kernels(NamedTuple):
     lstm: Callable
     linear_cross_entropy: Callable
     pool: Callable
+    recorded: bool  # whole steps as CUDA graphs
 
 
-KERNELS = dict(fused=Kernels(lstm, linear_cross_entropy, pool),
-               reference=Kernels(lstm_reference, linear_cross_entropy_reference, pool_reference))
+KERNELS = dict(fused=Kernels(lstm, linear_cross_entropy, pool, True),
+               reference=Kernels(lstm_reference, linear_cross_entropy_reference, pool_reference, False))

@@ -14,7 +14,6 @@ from torch import Generator, Tensor
 from torch.nn.utils import clip_grad_norm_
 from torch.optim import Adam, Optimizer
 
-from ..kernels import KERNELS
 from .step import carried, diverged
 
 ASKED = 50  # steps between two questions to the device
@@ -23,7 +22,7 @@ ASKED = 50  # steps between two questions to the device
 def capturable(task, optimizer: Optimizer, schedule, ranks) -> bool:
     "Can a step be recorded? Windows of one width, Adam, momentum that stays, one process, a CUDA device."
     return (next(task.model.parameters()).is_cuda and task.unit == "tokens" and isinstance(optimizer, Adam)
-            and not schedule.beta1_low and ranks.alone and task.model.encoder.kernels is KERNELS["fused"])
+            and not schedule.beta1_low and ranks.alone and task.model.encoder.kernels.recorded)
 
 
 class Captured:
