@@ -43,9 +43,9 @@ class _LinearCrossEntropy(torch.autograd.Function):
         dx, dw, db = ctx.gradients = [torch.zeros_like(a) if learning and a is not None and a.requires_grad else None
                                       for a in (x, weight, bias)]
         learning = any(d is not None for d in ctx.gradients)
-        words, more, x = len(weight), -len(weight) % multiple, x.to(dtype)
-        w = F.pad(weight.to(dtype), (0, 0, 0, more))
-        b = F.pad(weight.new_zeros(words) if bias is None else bias, (0, more), value=-torch.inf)
+        words, w, x = len(weight), weight.to(dtype), x.to(dtype)
+        b = weight.new_zeros(words) if bias is None else bias
+        if more := -words % multiple: w, b = F.pad(w, (0, 0, 0, more)), F.pad(b, (0, more), value=-torch.inf)
         block = native.scratch(w, min(rows, len(x)), len(w))
         total = b.new_zeros(())
         for i, (xs, at) in enumerate(zip(x.split(rows), target.split(rows))):

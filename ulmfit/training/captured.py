@@ -60,9 +60,8 @@ class Captured:
         if self.carry is None:
             zeros = self.task.model.encoder.initial_state(x.shape[1])
             self.carry = [tuple(s.clone() for s in layer) for layer in zeros]
-        again = len(x) in self.given
-        mine = self.given.setdefault(len(x), (torch.empty_like(x, device=self.device),
-                                              torch.empty_like(y, device=self.device)))
+        if again := len(x) in self.given: mine = self.given[len(x)]
+        else: mine = self.given[len(x)] = tuple(torch.empty_like(t, device=self.device) for t in (x, y))
         for m, t in zip(mine, (x, y)):  # from pinned memory, or the host would wait
             m.copy_(t.pin_memory() if self.on_gpu and not t.is_cuda else t, non_blocking=True)
         self.targets.fill_(targets)

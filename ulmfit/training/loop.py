@@ -129,9 +129,8 @@ def train(task: Task, optimization: Optimization, schedule: Schedule, unfreezing
             momentum = shape.momentum(t, span.schedule_steps, optimization.beta1)
             set_rate(optimizer, at["lr"] * task.rate_factor(batch), momentum)
             where = f"step {at['step'] + 1}, rate {at['lr']:.3g} (last good checkpoint: step {kept})"
-            at |= advance(batch, at, where)
-            at |= dict(step=at["step"] + 1, batch=at["batch"] + 1)
-            enough(at, training.max_skipped)
+            told = advance(batch, at, where)
+            take(at, told | dict(step=at["step"] + 1, batch=at["batch"] + 1), training.max_skipped)
             at["train_seconds"] += lap()
             bar.update()
             speed = f"{at['count'] / at['train_seconds']:,.0f} {task.unit}/s"
@@ -139,16 +138,13 @@ def train(task: Task, optimization: Optimization, schedule: Schedule, unfreezing
             bar.set_postfix_str(f"epoch {span.epoch + 1}, {said}, {speed}", refresh=False)
             late = time.monotonic() - saved > 60 * training.checkpoint_minutes
             number, late = ranks.highest(signals.number or 0, late)
-            if number or late:
-                at |= advance.settled(at)
-                enough(at, training.max_skipped)
+            if number or late: take(at, advance.settled(at), training.max_skipped)
             if number: stop(number, run, at, model, optimizer, rng)
             if late:
                 save(run, at, model, optimizer, rng)
                 saved, kept = time.monotonic(), at["step"]
-        at |= advance.settled(at)
+        take(at, advance.settled(at), training.max_skipped)
         at["train_seconds"] += lap()
-        enough(at, training.max_skipped)
         if (span.epoch + 1) % training.validate_every == 0 or span is plan[-1] or at["step"] >= end:
             try: evaluate(task, span, training, run, optimizer, at, signals, lap)
             except Stop: stop(signals.number, run, at, model, optimizer, rng)
@@ -215,8 +211,9 @@ def stopped_early(at: dict, training: Training) -> bool:
     return bool(training.patience and at["best"] and len(at["rows"]) - 1 - at["best"]["row"] >= training.patience)
 
 
-def enough(at: dict, most: int):
-    "CliError where more steps were skipped than a run may."
+def take(at: dict, told: dict, most: int):
+    "Take in what the steps have changed; CliError where more of them were skipped than a run may."
+    at |= told
     if at["skipped"] > most:
         raise CliError(f"step {at['step']}: more than {most} steps were not finite (--max-skipped); "
                        "the run has diverged; lower --lr or set --clip")
