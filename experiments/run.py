@@ -188,7 +188,9 @@ def work(jobs: list[Job], root: Path, after: Callable[[], None]) -> dict[str, st
                 minutes = (time.monotonic() - began) / 60
                 print(f"[{finished + len(failed) + 1}/{len(jobs)}, {minutes:.0f} min] {job.name}", flush=True)
                 state = execute(job, root)
-                if state == "failed": failed[job.name] = last_line(job, root)
+                # its data are just being prepared, or fetched, for another runner's job
+                if state == "failed" and "by another process" in (why := last_line(job, root)): state = "elsewhere"
+                if state == "failed": failed[job.name] = why
                 if state == "elsewhere": again.append(job)
                 finished += state == "done"
                 after()

@@ -27,7 +27,7 @@ from .readers import Document
 from .registry import open_source
 from .source import ROOT, Source
 from .store import FORMAT, MANIFEST, Corpus, Shard, check_files, read_manifest
-from .writer import Busy, CorpusWriter
+from .writer import CorpusWriter
 
 READING = 1  # another number whenever the same files come to give other tokens: readers, rules, learning of subwords
 SPACY_USES = dict(ja=("sudachipy", "sudachidict-core"), ko=("natto-py",), th=("pythainlp",), vi=("pyvi",))
@@ -244,8 +244,4 @@ def prepared(name_or_path: str, kind: str | None, tokenizer: Tokenizer, text: st
     about = identity(source, tokenizer)
     key = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:12]
     out = ROOT / "prepared" / f"{source.name}-{source.kind}-{key}"
-    while True:
-        try: return prepare(source, tokenizer, out)
-        except Busy as e:
-            print(f"{e}; waiting for it", file=sys.stderr)
-            CorpusWriter(out).wait()
+    return prepare(source, tokenizer, out)

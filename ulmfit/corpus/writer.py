@@ -52,13 +52,10 @@ class Split:
             while len(ids := np.fromfile(f, dtype=np.uint32, count=AT_ONCE)): yield ids
 
 
-class Busy(CliError): "Another process is preparing the same."
-
-
 class CorpusWriter:
     """A prepared corpus in the making, as a context; `lexicon` and `classes` give numbers to tokens and labels.
 
-    CliError where the folder is there already, another process is writing it (`Busy`), or the disk is full.
+    CliError where the folder is there already, another process is writing it, or the disk is full.
     """
     def __init__(self, folder: Path):
         self.folder = Path(folder)
@@ -71,7 +68,7 @@ class CorpusWriter:
             self.folder.parent.mkdir(parents=True, exist_ok=True)
             with TemporaryFile(dir=self.folder.parent): pass  # a lock that cannot be written looks like a busy one
             try: self.lock.acquire(timeout=0)
-            except Timeout: raise Busy(f"{self.folder} is being prepared by another process") from None
+            except Timeout: raise CliError(f"{self.folder} is being prepared by another process") from None
         try:
             if self.folder.is_file() or self.folder.is_dir() and any(self.folder.iterdir()):
                 raise CliError(f"{self.folder} is there already; give another folder, or remove it")
@@ -81,11 +78,6 @@ class CorpusWriter:
             self.unlock()
             raise
         return self
-
-    def wait(self):
-        "Until no other process is at it."
-        self.lock.acquire()
-        self.unlock()
 
     def unlock(self):
         "The lock's file goes while it is held: who waits for it sees that it is gone."
