@@ -7,7 +7,7 @@ import pytest
 import torch
 from commands import (films, ok, record, rows,
                       table, write)
-from hypothesis import given, settings, strategies as st
+from hypothesis import example, given, settings, strategies as st
 from ulmfit.generate import filtered, generate, write_out
 from ulmfit.model import bundle
 from ulmfit.model.classifier import log_loss
@@ -183,6 +183,7 @@ logits = st.lists(st.floats(-9, 9, width=32), min_size=2, max_size=12, unique=Tr
 
 @settings(deadline=None, max_examples=80)
 @given(logits, st.floats(0.1, 3), st.integers(0, 14), st.floats(0.01, 1))
+@example(torch.tensor([0.0, 9.0, 1e-9]), 1.75, 0, 0.9921875)
 def test_filtered_probabilities_keep_the_likeliest(scores, temperature, k, top_p):
     p, plain = filtered(scores, temperature, k, top_p), (scores.double() / temperature).softmax(dim=0)
     assert float(p.sum()) == pytest.approx(1) and int(p.argmax()) == int(plain.argmax())

@@ -24,8 +24,9 @@ from .training.settings import natural
 
 def filtered(logits: Tensor, temperature: float, top_k: int, top_p: float) -> Tensor:
     "The next word's probabilities (v), sharpened by `temperature`, cut to the `top_k` likeliest and a mass of `top_p`."
+    logits = logits.double()  # before they are subtracted: close ones would become equal
     # the highest is 0, however low the temperature
-    p = ((logits - logits.max()).double() / temperature).softmax(dim=-1)
+    p = ((logits - logits.max()) / temperature).softmax(dim=-1)
     if top_k:
         best = p.topk(min(top_k, len(p)))
         p = torch.zeros_like(p).scatter(0, best.indices, best.values)
