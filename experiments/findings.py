@@ -11,7 +11,8 @@ from .run import saved
 
 CONFIDENCE = 0.95
 HOLDS, FAILS, OPEN = "holds", "does not hold", "cannot tell at this scale"
-MEASURES = dict(valid_error="validation error, %", test_error="test error, %", value="")
+MEASURES = dict(valid_error="validation error, %", test_error="test error, %", value="",
+                valid_perplexity="validation perplexity of the fine-tuned language model")
 
 
 @dataclass
@@ -66,18 +67,20 @@ def shown(column: tuple[str, str]) -> str: return column[0] + (f", {int(column[1
 
 
 def figure(errors: list[float], measure: str) -> str:
-    "Mean, standard deviation and number of seeds; a count as it is."
+    "Mean, standard deviation and number of seeds; what no seed decides as it is."
     if not errors: return ""
     if measure == "value": return f"{errors[0]:,.0f}"
+    if measure == "valid_perplexity": return f"{mean(errors):.2f}"  # all seeds start from one language model
     spread = f" ± {stdev(errors):.2f}" if len(errors) > 1 else ""
     return f"{mean(errors):.2f}{spread} ({len(errors)})"
 
 
-def main_table(results: Results, table: str, about: dict) -> tuple[list[str], list[list[str]]]:
-    "Head and rows: for each dataset the paper's figure and ours."
-    measure, columns = about["measure"], results.columns(table)
+def main_table(results: Results, table: str, about: dict, measure: str) -> tuple[list[str], list[list[str]]]:
+    "Head and rows: for each dataset the paper's figure, if it has this measure, and ours."
+    columns = results.columns(table)
     head = [MEASURES[measure]]
-    for c in columns: head += [shown(c), "paper"] if any(k[0] == table for k in results.paper) else [shown(c)]
+    known = measure == about["measure"] and any(k[0] == table for k in results.paper)
+    for c in columns: head += [shown(c), "paper"] if known else [shown(c)]
     rows = []
     for row in about["row"]:
         cells = [row["name"]]

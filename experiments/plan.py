@@ -119,9 +119,9 @@ class Scale:
         self.seeds, self.bases, self.datasets = about["seeds"], about["bases"], about["datasets"]
         self.preset, self.shared = about["preset"], {s: about.get(s, {}) for s in STAGES}
 
-    def base(self, name: str, backwards: bool) -> "Job | str":
-        "A pretrained model: one in the box, or a job."
-        base = dict(self.bases[name])
+    def base(self, of: str | dict, backwards: bool) -> "Job | str":
+        "A pretrained model, by its name in the scale or its settings: one in the box, or a job."
+        base = dict(self.bases[of] if isinstance(of, str) else of)
         if "model" in base: return base["model"]
         corpus = base.pop("corpus")
         return Job("pretrain", corpus, self.shared["pretrain"] | base | direction(backwards),

@@ -127,7 +127,8 @@ def card(found: dict[str, dict], results: Path) -> str:
         if not r.of("transfer"): continue
         about = read_toml("tables", "transfer")
         lines += ["## What it is worth", f"Test error, mean of seeds ± standard deviation (scale `{r.scale}`).",
-                  markdown(*main_table(r, "transfer", about)), markdown(*claims_table(r, "transfer", about))]
+                  markdown(*main_table(r, "transfer", about, about["measure"])),
+                  markdown(*claims_table(r, "transfer", about))]
     return "\n\n".join(lines) + "\n"
 
 

@@ -99,7 +99,8 @@ def sections(results: Results) -> Iterator[tuple[str, str, object]]:
         if not results.of(table): continue
         about = read_toml("tables", table)
         yield "heading", about["title"], None
-        yield "table", "", main_table(results, table, about)
+        for measure in about["measure"], *about.get("also", []):
+            yield "table", "", main_table(results, table, about, measure)
         for title, (head, rows) in (("Claims", claims_table(results, table, about)),
                                     ("Against the first row, test documents", mcnemar_table(results, table)),
                                     ("Cost", cost_table(results, table))):
