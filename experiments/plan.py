@@ -119,13 +119,13 @@ class Scale:
         self.seeds, self.bases, self.datasets = about["seeds"], about["bases"], about["datasets"]
         self.preset, self.shared = about["preset"], {s: about.get(s, {}) for s in STAGES}
 
-    def base(self, of: str | dict, backwards: bool) -> "Job | str":
-        "A pretrained model, by its name in the scale or its settings: one in the box, or a job."
-        base = dict(self.bases[of] if isinstance(of, str) else of)
+    def base(self, row: dict, backwards: bool) -> "Job | str":
+        "A row's pretrained model: one in the box, or a job, with the row's changes."
+        base = dict(self.bases[row.get("base", "default")])
         if "model" in base: return base["model"]
-        corpus = base.pop("corpus")
-        return Job("pretrain", corpus, self.shared["pretrain"] | base | direction(backwards),
-                   base.pop("preset", self.preset))
+        corpus, preset = base.pop("corpus"), base.pop("preset", self.preset)
+        flags = self.shared["pretrain"] | base | row.get("pretrain", {}) | direction(backwards)
+        return Job("pretrain", corpus, flags, preset)
 
     def settings(self, stage: str, dataset: str, row: dict) -> dict:
         "The scale's, then the dataset's, then the row's."
@@ -138,7 +138,7 @@ class Scale:
 
     def language_model(self, row: dict, dataset: str, labelled: int, seed: int, backwards: bool) -> "Job | str":
         "Stage 2 of a row, one for all seeds; on the labelled texts alone, where it says so, one for each."
-        base = "none" if row.get("base") == "none" else self.base(row.get("base", "default"), backwards)
+        base = "none" if row.get("base") == "none" else self.base(row, backwards)
         if row.get("finetune_lm") is False: return base
         few = labels(labelled) if row.get("texts") == "labelled" else {}
         return Job("finetune_lm", dataset, self.settings("finetune_lm", dataset, row) | few | direction(backwards),

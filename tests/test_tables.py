@@ -7,7 +7,7 @@ import pytest
 from commands import films, rows, table
 from corpora import says
 from experiments import plan, report, run
-from experiments.findings import FAILS, HOLDS, OPEN, Difference, Results
+from experiments.findings import FAILS, HOLDS, MEASURES, OPEN, Difference, Results
 from experiments.plan import Job, Scale, names, read_toml
 from fastcore.script import CliError
 from ulmfit.corpus import prepare as preparing, registry, source
@@ -66,6 +66,13 @@ def test_rows_with_a_stage_in_common_share_its_job(place):
     cells = {c.row: c for c in Scale(place.scale).cells("table7")}
     lms = {c.job.models[0].key for c in cells.values()}
     assert len(lms) == 1 and len({c.job.key for c in cells.values()}) == len(cells)
+
+
+def test_a_row_of_the_recipe_changes_how_its_model_is_pretrained(place):
+    cells = Scale(place.scale).cells("recipe")
+    first, *others = [next(c.job.needs()) for c in cells]
+    assert first.stage == "pretrain" and len({j.key for j in (first, *others)}) == len(cells)
+    for row, job in zip(read_toml("tables", "recipe")["row"][1:], others): assert job.flags == first.flags | row["pretrain"]
 
 
 def test_a_claim_is_about_rows_that_there_are():
@@ -212,6 +219,7 @@ def test_the_report_has_every_row_and_stays_the_same(place, everything):
     for name in names("tables"):
         about = read_toml("tables", name)
         assert about["title"] in text and all(f"| {r['name']} |" in text for r in about["row"])
+        assert all(MEASURES[m] in text for m in (about["measure"], *about.get("also", [])))
     assert page.count("<svg") == 2 and "python -m ulmfit.classify" in page and "<script" not in page
     report.main(results=place.root / "results", out=out)
     assert ((out / "REPORT.md").read_text(), (out / "report.html").read_text()) == (text, page)
