@@ -150,6 +150,15 @@ def test_a_preset_is_for_stages(path):
     assert set(tomllib.loads(path.read_text())) <= set(STAGES)
 
 
+@pytest.mark.parametrize("name", sorted(p.stem for p in PRESETS.glob("*.toml")))
+def test_what_starts_from_nothing_is_as_large_in_both_later_stages(name):
+    def sizes(stage: str) -> set:
+        values = {k: v for k, v in preset(name, stage).items() if not isinstance(v, dict)}
+        blocks = choose(STAGES[stage].SETTINGS, values, {})
+        return {(k, v) for block in blocks for k, v in vars(block).items() if k in ("emb", "hidden", "layers")}
+    assert sizes("finetune_lm") == sizes("classify") and len(sizes("classify")) == 3
+
+
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_setting_has_one_meaning_in_a_stage(stage):
     "No name stands in two of its blocks, or is one of its own flags too."
