@@ -22,6 +22,13 @@ def no_network(monkeypatch):
 
 
 @pytest.fixture
+def undetermined():
+    "After the test sums are as before, whatever a command has asked for."
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.fixture
 def library(tmp_path, monkeypatch):
     "A `data/` of the test's own, and no mirror."
     root = tmp_path / "data"

@@ -81,6 +81,15 @@ def test_a_prepared_corpus_is_as_good_as_its_files(made, tmp_path):
     assert weights(tmp_path / "run") == weights(made.classifier)
 
 
+def test_on_the_cpu_a_stage_is_deterministic_asked_or_not(made, tmp_path, undetermined):
+    for stage, run, *args in (("pretrain", made.lm, "--corpus", made.one, *PRETRAIN),
+                              ("finetune_lm", made.tuned, "--dataset", made.data, "--model", made.lm, *FINETUNE),
+                              ("classify", made.classifier, "--dataset", made.data, "--model", made.tuned, *CLASSIFY)):
+        ok(stage, *args, "--deterministic", "--out", tmp_path / stage)
+        assert weights(tmp_path / stage) == weights(run)
+        assert record(tmp_path / stage)["deterministic"] and not record(run)["deterministic"]
+
+
 def test_a_classifier_from_scratch_needs_no_language_model(made, tmp_path):
     ok("classify", "--dataset", made.data, *SCRATCH, "--backwards", "--out", tmp_path / "run")
     assert record(tmp_path / "run")["model"] is None and bundle.load(tmp_path / "run").backwards

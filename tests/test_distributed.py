@@ -48,7 +48,7 @@ def work(stage: str, out: Path, how: dict, before):
     "In float64; of each process the weights that it ends with are kept beside the run's folder."
     torch.set_default_dtype(torch.float64)
     module, fit = MODULES[stage], loop.fit
-    module.device_and_dtype = lambda device, precision: (torch.device("cpu"), torch.float64)
+    module.device_and_dtype = lambda device, precision, deterministic: (torch.device("cpu"), torch.float64)
 
     def kept(task, *more):
         figures = fit(task, *more)

@@ -4,7 +4,7 @@
 """
 import pytest
 import torch
-from commands import PRETRAIN, metrics, ok
+from commands import PRETRAIN, metrics, ok, weights
 from reference import close
 from ulmfit.kernels import KERNELS
 from ulmfit.kernels.linear_cross_entropy import IGNORE
@@ -101,3 +101,13 @@ def test_recorded_steps_train_as_those_that_are_waited_for(made, tmp_path, monke
     losses = {run: [float(r["valid_loss"]) for r in metrics(tmp_path / run)] for run in ("recorded", "part", "eager")}
     assert losses["recorded"] == pytest.approx(losses["eager"], rel=10 * BOUNDS[torch.float32])
     assert losses["part"][-1] == pytest.approx(losses["recorded"][-1], rel=10 * BOUNDS[torch.float32])
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_deterministic_run_that_is_stopped_ends_bit_for_bit_where_it_would(made, tmp_path, undetermined, precision):
+    args = ["--corpus", made.one, *PRETRAIN, "--draw", "merity", "--clip", "0.25", "--epochs", "4", "--schedule",
+            "constant", "--no-keep-best", "--keep-checkpoint", "--device", "cuda", "--precision", precision,
+            "--deterministic"]
+    ok("pretrain", *args, "--out", tmp_path / "whole")
+    for steps in "5", "9", "0": ok("pretrain", *args, "--max-steps", steps, "--out", tmp_path / "part")
+    assert weights(tmp_path / "part") == weights(tmp_path / "whole")

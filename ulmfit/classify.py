@@ -17,7 +17,8 @@ from .corpus.buckets import Batching, DocumentBatches
 from .corpus.prepare import prepared
 from .corpus.store import LabelledHeldOut
 from .model import bundle
-from .model.bundle import Bundle, device_and_dtype
+from .model.bundle import Bundle
+from .model.device import device_and_dtype
 from .model.classifier import Classifier, HeadSettings, Reading, class_probabilities, percent_wrong, predictions
 from .model.dropout import mask_generator
 from .model.encoder import Architecture, ClassifierDropouts, Encoder
@@ -52,6 +53,7 @@ def main(
     split_seed: natural = None,  # of the documents held out, where it is to differ from --seed
     device: str = "auto",  # cpu, cuda, cuda:1 …
     precision: str = "auto",  # auto | fp32 | bf16
+    deterministic: bool = False,  # on CUDA: the same bits every time, slower
     kernel: str = "fused",  # of LSTM and loss: fused | reference
     text_column: str = "text",  # of one's own table; several: title+body
     label_column: str = "label",  # of one's own table
@@ -64,7 +66,7 @@ def main(
     blocks = choose(SETTINGS, values | (other if from_scratch or model == "none" else {}), given)
     (dropouts, regularization, reading, head, held_out, batching, optimization, schedule, unfreezing, training,
      architecture, vocab_settings, text) = blocks
-    where, dtype = device_and_dtype(device, precision)
+    where, dtype = device_and_dtype(device, precision, deterministic)
     ranks, where = join(where)
     split_seed = seed if split_seed is None else split_seed
 

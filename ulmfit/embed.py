@@ -13,7 +13,7 @@ from fastcore.script import CliError, call_parse
 
 from .corpus.readers import read_texts
 from .model import bundle
-from .model.bundle import device_and_dtype
+from .model.device import device_and_dtype
 from .model.classifier import Reading
 from .model.inference import documents, vectors
 from .training.files import write_text, write_whole

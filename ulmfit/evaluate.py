@@ -17,8 +17,9 @@ from .corpus.prepare import prepared
 from .corpus.store import Corpus, Documents, sample_labelled, with_held_out
 from .corpus.stream import LanguageModelStream, Windows
 from .model import bundle
-from .model.bundle import CLASSIFIER, LANGUAGE_MODEL, Bundle, device_and_dtype
+from .model.bundle import CLASSIFIER, LANGUAGE_MODEL, Bundle
 from .model.classifier import log_loss, percent_wrong, predictions as predicted
+from .model.device import device_and_dtype
 from .model.inference import probabilities
 from .model.language_model import mean_loss
 from .text.tokenizer import Tokenizer

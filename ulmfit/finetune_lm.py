@@ -16,7 +16,8 @@ from .corpus.prepare import prepared
 from .corpus.store import LabelledHeldOut
 from .corpus.stream import LanguageModelStream, Streaming, Windows
 from .model import bundle
-from .model.bundle import Bundle, device_and_dtype
+from .model.bundle import Bundle
+from .model.device import device_and_dtype
 from .model.dropout import mask_generator
 from .model.encoder import Architecture, Dropouts, Encoder
 from .model.language_model import LanguageModel, Regularization, with_vocabulary
@@ -49,6 +50,7 @@ def main(
     split_seed: natural = None,  # of the documents held out, where it is to differ from --seed
     device: str = "auto",  # cpu, cuda, cuda:1 …
     precision: str = "auto",  # auto | fp32 | bf16
+    deterministic: bool = False,  # on CUDA: the same bits every time, slower
     kernel: str = "fused",  # of LSTM and loss: fused | reference
     text_column: str = "text",  # of one's own table; several: title+body
     label_column: str = "label",  # of one's own table
@@ -59,7 +61,7 @@ def main(
     blocks = choose(SETTINGS, read_preset(preset, "finetune_lm"), given)
     (dropouts, regularization, vocab_settings, held_out, windows, streaming, optimization, schedule,
      unfreezing, training, architecture, text_settings) = blocks
-    where, dtype = device_and_dtype(device, precision)
+    where, dtype = device_and_dtype(device, precision, deterministic)
     ranks, where = join(where)
     split_seed = seed if split_seed is None else split_seed
 

@@ -14,7 +14,7 @@ from fastcore.script import CliError, call_parse
 from torch import Generator, Tensor
 
 from .model import bundle
-from .model.bundle import device_and_dtype
+from .model.device import device_and_dtype
 from .model.language_model import LanguageModel
 from .text.rules import BOS, EOS, FLD, MAJ, REP, UP, WREP
 from .text.subwords import whole_words

@@ -15,7 +15,7 @@ from fastcore.script import call_parse
 
 from .corpus.readers import read_texts
 from .model import bundle
-from .model.bundle import device_and_dtype
+from .model.device import device_and_dtype
 from .model.inference import documents, probabilities
 from .training.files import write_text
 from .training.records import csv_text

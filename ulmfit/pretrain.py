@@ -15,7 +15,8 @@ from fastcore.script import call_parse
 from .corpus.prepare import prepared
 from .corpus.store import HeldOut
 from .corpus.stream import LanguageModelStream, Streaming, Windows
-from .model.bundle import Bundle, device_and_dtype
+from .model.bundle import Bundle
+from .model.device import device_and_dtype
 from .model.dropout import mask_generator
 from .model.encoder import Architecture, Dropouts, Encoder
 from .model.language_model import LanguageModel, Regularization
@@ -44,6 +45,7 @@ def main(
     seed: natural = 0,  # of weights, order, windows and dropout
     device: str = "auto",  # cpu, cuda, cuda:1 …
     precision: str = "auto",  # auto | fp32 | bf16
+    deterministic: bool = False,  # on CUDA: the same bits every time, slower
     kernel: str = "fused",  # of LSTM and loss: fused | reference
     encoding: str = "utf-8",  # of one's own files
     **given,
@@ -52,7 +54,7 @@ def main(
     blocks = choose(SETTINGS, read_preset(preset, "pretrain"), given)
     (architecture, dropouts, regularization, text, vocab_settings, held_out, windows, streaming,
      optimization, schedule, unfreezing, training) = blocks
-    where, dtype = device_and_dtype(device, precision)
+    where, dtype = device_and_dtype(device, precision, deterministic)
     ranks, where = join(where)
 
     # data

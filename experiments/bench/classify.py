@@ -41,7 +41,8 @@ def ours(work: dict, what: str, precision: str):
     import torch
     from ulmfit.corpus.buckets import DocumentBatches
     from ulmfit.corpus.store import Documents
-    from ulmfit.model.bundle import Bundle, device_and_dtype
+    from ulmfit.model.bundle import Bundle
+    from ulmfit.model.device import device_and_dtype
     from ulmfit.model.classifier import Classifier, HeadSettings, Reading
     from ulmfit.model.encoder import Architecture, ClassifierDropouts, Encoder
     from ulmfit.model.inference import documents, probabilities

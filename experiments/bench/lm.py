@@ -31,7 +31,7 @@ def windows(how: dict) -> list[tuple[Tensor, Tensor]]:
 
 
 def ulmfit(how: dict) -> tuple[Callable, str]:
-    from ulmfit.model.bundle import device_and_dtype
+    from ulmfit.model.device import device_and_dtype
     from ulmfit.model.dropout import Columns
     from ulmfit.model.encoder import Architecture, Encoder
     from ulmfit.model.language_model import LanguageModel, Share, layer_groups

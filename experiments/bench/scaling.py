@@ -15,7 +15,7 @@ from .rounds import Contender, answer, python_of, race, rates
 
 def steps(how: dict):
     "This process's part of a round: built, and warm after a step, when the first turn comes."
-    from ulmfit.model.bundle import device_and_dtype
+    from ulmfit.model.device import device_and_dtype
     from ulmfit.model.dropout import Columns
     from ulmfit.model.encoder import Architecture, Encoder
     from ulmfit.model.language_model import LanguageModel, Regularization, Share, layer_groups

@@ -14,7 +14,6 @@ from fastcore.script import CliError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from ..kernels.native import multiplies_bf16
 from ..text.tokenizer import Tokenizer
 from ..text.vocab import Vocab
 from ..training.files import sha256, write_text, write_whole
@@ -137,18 +136,3 @@ def starting(model: str, backwards: bool) -> tuple[Bundle | None, str | None]:
     found = load(path, LANGUAGE_MODEL, backwards or None)
     print(f"starting from {model} ({found.direction}, {len(found.vocab):,} tokens)")
     return found, fingerprint(path)
-
-
-def device_and_dtype(device: str, precision: str) -> tuple[torch.device, torch.dtype]:
-    "`auto` is CUDA where there is one; bf16 where the device multiplies it, else fp32."
-    if device == "auto": device = "cuda" if torch.cuda.is_available() else "cpu"
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise CliError("there is no CUDA device; use --device cpu")
-    bf16 = device.startswith("cuda") or multiplies_bf16()
-    dtypes = dict(auto=torch.bfloat16 if bf16 else torch.float32, fp32=torch.float32, bf16=torch.bfloat16)
-    if precision not in dtypes: raise CliError(f"no precision is called {precision!r}; there are: {', '.join(dtypes)}")
-    try: where = torch.device(device)
-    except RuntimeError:
-        raise CliError(f"no device is called {device!r}; there are: auto, cpu, cuda, cuda:1 …") from None
-    if where.index is not None: torch.cuda.set_device(where)  # streams and graphs are the current device's
-    return where, dtypes[precision]

@@ -93,8 +93,9 @@ class Run:
                                "go on from; give another --out")
             self.result = None
         versions = dict(python=platform.python_version(), ulmfit=__version__) | {p: version(p) for p in PACKAGES}
-        self.record |= dict(device=str(device), machine=platform.processor() or platform.machine(),
-                            threads=torch.get_num_threads(), processes=ranks.size, versions=versions, commit=commit())
+        self.record |= dict(device=str(device), deterministic=torch.are_deterministic_algorithms_enabled(),
+                            machine=platform.processor() or platform.machine(), threads=torch.get_num_threads(),
+                            processes=ranks.size, versions=versions, commit=commit())
 
     @property
     def checkpoints(self) -> Checkpoints: return Checkpoints(self.folder / "checkpoint", self.ranks.leads)

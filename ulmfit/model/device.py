@@ -1,0 +1,28 @@
+"""Where a model computes, in what precision, and whether the same run gives the same bits."""
+import os
+
+import torch
+from fastcore.script import CliError
+
+from ..kernels.native import multiplies_bf16
+
+
+def device_and_dtype(device: str, precision: str, deterministic: bool = False) -> tuple[torch.device, torch.dtype]:
+    """`auto` is CUDA where there is one; bf16 where the device multiplies it, else fp32.
+
+    `deterministic` lets a GPU add in the same order every time, for the rest of the process; the CPU does so anyway.
+    """
+    if device == "auto": device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise CliError("there is no CUDA device; use --device cpu")
+    bf16 = device.startswith("cuda") or multiplies_bf16()
+    dtypes = dict(auto=torch.bfloat16 if bf16 else torch.float32, fp32=torch.float32, bf16=torch.bfloat16)
+    if precision not in dtypes: raise CliError(f"no precision is called {precision!r}; there are: {', '.join(dtypes)}")
+    try: where = torch.device(device)
+    except RuntimeError:
+        raise CliError(f"no device is called {device!r}; there are: auto, cpu, cuda, cuda:1 …") from None
+    if where.index is not None: torch.cuda.set_device(where)  # streams and graphs are the current device's
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read at the first product on a GPU
+        torch.use_deterministic_algorithms(True)
+    return where, dtypes[precision]
