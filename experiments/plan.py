@@ -43,9 +43,8 @@ class Job:
         "sha256, in short, of all settings, the data's content, and the keys of the models."
         flags = self.flags
         if self.stage in STAGES:
-            values = preset(self.preset, self.stage)
-            other = values.pop("from_scratch", {})
-            blocks = choose(STAGES[self.stage].SETTINGS, values | (other if "from_scratch" in flags else {}), flags)
+            values = preset(self.preset, self.stage, "from_scratch" in flags or "none" in self.models)
+            blocks = choose(STAGES[self.stage].SETTINGS, values, flags)
             settings = {k: v for b in blocks for k, v in asdict(b).items()}
             flags = settings | {k: v for k, v in flags.items() if k not in settings}
         models = [bundle.fingerprint(bundle.located(m, self.flags.get("backwards", False))) if isinstance(m, str) else

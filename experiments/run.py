@@ -129,17 +129,19 @@ def collect(cells: list[Cell], root: Path, path: Path):
     "Write the results: what the runs at hand say, and of other places what was there before."
     first = {(c.table, c.dataset, c.labelled, c.seed): c.job for c in reversed(cells)}
     new = [(c, figures(c, first[c.table, c.dataset, c.labelled, c.seed], root)) for c in cells]
-    rows = {tuple(r[k] for k in PLACE): r for r in saved(path)}
-    rows |= {tuple(map(str, c.place)): r for c, r in new if r}
-    write_text(path, csv_text([rows[k] for k in sorted(rows)], COLUMNS))
-    curves = {(r["run"], r["epoch"]): r for r in saved(path.with_name(f"{path.stem}-curves.csv"))}
-    for c, r in new:
-        metrics = root / c.job.name / "metrics.csv"
-        if r and c.job.stage == "classify":
-            curves |= {(c.job.name, m["epoch"]): dict(run=c.job.name) | m for m in saved(metrics)}
-    wanted = {r["run"] for r in rows.values()}
-    kept = [{k: r[k] for k in CURVES} for (run, _), r in sorted(curves.items()) if run in wanted]
-    write_text(path.with_name(f"{path.stem}-curves.csv"), csv_text(kept, CURVES))
+    root.mkdir(parents=True, exist_ok=True)
+    with FileLock(root / "results.lock"):  # another runner adds its rows, too
+        rows = {tuple(r[k] for k in PLACE): r for r in saved(path)}
+        rows |= {tuple(map(str, c.place)): r for c, r in new if r}
+        write_text(path, csv_text([rows[k] for k in sorted(rows)], COLUMNS))
+        curves = {(r["run"], r["epoch"]): r for r in saved(path.with_name(f"{path.stem}-curves.csv"))}
+        for c, r in new:
+            metrics = root / c.job.name / "metrics.csv"
+            if r and c.job.stage == "classify":
+                curves |= {(c.job.name, m["epoch"]): dict(run=c.job.name) | m for m in saved(metrics)}
+        wanted = {r["run"] for r in rows.values()}
+        kept = [{k: r[k] for k in CURVES} for (run, _), r in sorted(curves.items()) if run in wanted]
+        write_text(path.with_name(f"{path.stem}-curves.csv"), csv_text(kept, CURVES))
 
 
 def hours(jobs: list[Job], root: Path) -> tuple[float, int]:

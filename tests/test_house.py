@@ -137,9 +137,7 @@ def test_nothing_that_is_loaded_can_run_code(path):
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_preset_is_known_to_its_stage(name, stage):
     "And so is what it wants otherwise from scratch."
-    values = preset(name, stage)
-    other = values.pop("from_scratch", {}) if stage == "classify" else {}
-    for v in (values, values | other):
+    for v in (preset(name, stage), preset(name, stage, from_nothing=True)):
         chosen = {k: x for block in choose(STAGES[stage].SETTINGS, v, {}) for k, x in vars(block).items()}
         assert {k: chosen[k] for k in v} == v
 

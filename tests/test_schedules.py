@@ -176,6 +176,11 @@ def test_discriminative_rates_are_the_papers():
     assert [b / a for a, b in zip(factors, factors[1:])] == pytest.approx([2.6] * 4)
 
 
+@pytest.mark.parametrize("groups, factors", [(2, [0.1, 1.0]), (5, [0.1] * 4 + [1.0])])
+def test_the_first_of_fewer_factors_stands_for_all_groups_below(groups, factors):
+    assert group_factors(Optimization(rates=[0.1, 1.0]), groups) == factors
+
+
 def test_without_discriminative_rates_all_are_equal(): assert group_factors(Optimization(), 4) == [1, 1, 1, 1]
 
 
@@ -184,7 +189,7 @@ def test_explicit_rates_win():
 
 
 def test_too_few_explicit_rates_are_refused():
-    with pytest.raises(CliError, match="3 factors.* 4 groups"): group_factors(Optimization(rates=[1, 1, 1]), 4)
+    with pytest.raises(CliError, match="5 factors.* 4 groups"): group_factors(Optimization(rates=[1] * 5), 4)
 
 
 # --- epochs and the stretch of their schedule ---

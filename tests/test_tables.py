@@ -7,10 +7,12 @@ import pytest
 from commands import films, rows, table
 from corpora import says
 from experiments import plan, report, run
-from experiments.findings import FAILS, HOLDS, MEASURES, OPEN, Difference, Results
+from experiments.findings import FAILS, HOLDS, MEASURES, OPEN, Difference, Results, mcnemar_table
 from experiments.plan import Job, Scale, names, read_toml
 from fastcore.script import CliError
 from ulmfit.corpus import prepare as preparing, registry, source
+from ulmfit.training.optimizers import Optimization, group_factors
+from ulmfit.training.settings import preset
 
 TIMINGS = ("seconds", "documents_per_second", "peak_memory_mib")
 
@@ -104,6 +106,22 @@ def test_other_data_is_another_job(place):
     table(data, films(4, 6))
     plan.data_fingerprint.cache_clear()
     assert Job("classify", str(data), {}, "demo").key != before
+
+
+@pytest.mark.parametrize("scale", names("scales"))
+def test_the_rates_that_a_row_gives_fit_the_models_of_each_scale(scale):
+    layers = preset(Scale(scale).preset, "classify")["layers"]
+    for table in names("tables"):
+        for row in read_toml("tables", table)["row"]:
+            rates = row.get("classify", {}).get("rates", [])
+            assert len(group_factors(Optimization(rates=rates), layers + 2)) == layers + 2
+
+
+def test_a_language_model_from_nothing_has_what_its_preset_wants_then(place):
+    data = str(place.root / "films")
+    def key(*models): return Job("finetune_lm", data, {}, "demo", models).key
+    def given(*models): return Job("finetune_lm", data, dict(discriminative=1.0), "demo", models).key
+    assert key("none") == given("none") and key() != given()
 
 
 def test_a_row_of_an_unknown_kind_is_refused_by_name(place):
@@ -200,6 +218,12 @@ def test_the_first_row_is_what_mcnemar_compares_with(everything):
     of = [r for r in everything if r["table"] == "table7" and r["only_wrong"]]
     assert of[0]["row"] == "Chain-thaw" and {r["only_wrong"] for r in of if r["row"] == "From scratch"} == {"0"}
     for r in of: assert 0 <= int(r["only_wrong"]) <= int(r["test_documents"])
+
+
+def test_each_seed_is_a_test_of_mcnemar_of_its_own(tmp_path):
+    head = "table,row,dataset,labelled,seed,only_wrong,only_first_wrong"
+    (tmp_path / "s.csv").write_text("\n".join([head, "t,a,d,0,0,0,6", "t,a,d,0,1,2,2", "t,a,d,0,2,1,7"]))
+    assert mcnemar_table(Results(tmp_path / "s.csv"), "t")[1] == [["a", "d", "1", "5", "0.07"]]  # of 0.031, 1, 0.07
 
 
 # --- the report ---

@@ -45,7 +45,7 @@ SETTINGS = (ClassifierDropouts, Regularization, Reading, HeadSettings, LabelledH
 def main(
     dataset: str = "pydocs",  # name of a dataset, path, or prepared corpus
     model: str = "en-small",  # run, bundle or name of a language model; none: random weights
-    preset: str = "demo",  # settings: demo, small, paper, scripts, fastai, awd, or a TOML file
+    preset: str = "demo",  # settings: demo, small, fast, paper, scripts, fastai, awd … or a TOML file
     out: Path = Path("runs/classify"),  # folder of the run
     from_scratch: bool = False,  # the model's network and vocabulary, but random weights
     backwards: bool = False,  # a model that reads from the end; direction is the model's, where there is one
@@ -61,9 +61,7 @@ def main(
     **given,
 ):
     "Stage 3: fine-tune a classifier on a language model."
-    values = read_preset(preset, "classify")
-    other = values.pop("from_scratch", {})  # what a preset wants otherwise where nothing is transferred
-    blocks = choose(SETTINGS, values | (other if from_scratch or model == "none" else {}), given)
+    blocks = choose(SETTINGS, read_preset(preset, "classify", from_scratch or model == "none"), given)
     (dropouts, regularization, reading, head, held_out, batching, optimization, schedule, unfreezing, training,
      architecture, vocab_settings, text) = blocks
     where, dtype = device_and_dtype(device, precision, deterministic)

@@ -42,7 +42,7 @@ SETTINGS = (Dropouts, Regularization, VocabSettings, LabelledHeldOut, Windows, S
 def main(
     dataset: str = "pydocs",  # name of a dataset, path, or prepared corpus
     model: str = "en-small",  # run, bundle or name of the pretrained language model; none: random weights
-    preset: str = "demo",  # settings: demo, small, paper, scripts, fastai, awd, or a TOML file
+    preset: str = "demo",  # settings: demo, small, fast, paper, scripts, fastai, awd … or a TOML file
     out: Path = Path("runs/finetune_lm"),  # folder of the run
     lm_splits: str = "train",  # whose texts are read: train, train+unsup, train+unsup+test (transductive) …
     backwards: bool = False,  # a model that reads from the end; direction is the model's, where there is one
@@ -58,7 +58,7 @@ def main(
     **given,
 ):
     "Stage 2: fine-tune a language model on the target's text."
-    blocks = choose(SETTINGS, read_preset(preset, "finetune_lm"), given)
+    blocks = choose(SETTINGS, read_preset(preset, "finetune_lm", model == "none"), given)
     (dropouts, regularization, vocab_settings, held_out, windows, streaming, optimization, schedule,
      unfreezing, training, architecture, text_settings) = blocks
     where, dtype = device_and_dtype(device, precision, deterministic)

@@ -39,7 +39,7 @@ SETTINGS = (Architecture, Dropouts, Regularization, TextSettings, VocabSettings,
 @flags(*SETTINGS)
 def main(
     corpus: str = "pydocs",  # name of a dataset, path, or prepared corpus
-    preset: str = "demo",  # settings: demo, small, paper, scripts, fastai, awd, or a TOML file
+    preset: str = "demo",  # settings: demo, small, fast, paper, scripts, fastai, awd … or a TOML file
     out: Path = Path("runs/pretrain"),  # folder of the run
     backwards: bool = False,  # a language model that reads from the end
     seed: natural = 0,  # of weights, order, windows and dropout

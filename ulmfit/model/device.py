@@ -15,13 +15,17 @@ def device_and_dtype(device: str, precision: str, deterministic: bool = False) -
     if device == "auto": device = "cuda" if torch.cuda.is_available() else "cpu"
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise CliError("there is no CUDA device; use --device cpu")
-    bf16 = device.startswith("cuda") or multiplies_bf16()
+    try:
+        where = torch.device(device)
+        if where.type not in ("cpu", "cuda"): raise ValueError
+        if where.type == "cuda" and where.index is not None: torch.cuda.set_device(where)  # streams, graphs are there
+    except (RuntimeError, ValueError):
+        raise CliError(f"no device is called {device!r}; there are: auto, cpu, cuda, cuda:1 …") from None
+    on_gpu = where.type == "cuda"
+    bf16 = torch.cuda.is_bf16_supported(including_emulation=False) if on_gpu else multiplies_bf16()
     dtypes = dict(auto=torch.bfloat16 if bf16 else torch.float32, fp32=torch.float32, bf16=torch.bfloat16)
     if precision not in dtypes: raise CliError(f"no precision is called {precision!r}; there are: {', '.join(dtypes)}")
-    try: where = torch.device(device)
-    except RuntimeError:
-        raise CliError(f"no device is called {device!r}; there are: auto, cpu, cuda, cuda:1 …") from None
-    if where.index is not None: torch.cuda.set_device(where)  # streams and graphs are the current device's
+    if on_gpu: torch.backends.cudnn.allow_tf32 = False  # it is torch's default for an LSTM in float32: 10 bits
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read at the first product on a GPU
         torch.use_deterministic_algorithms(True)

@@ -20,9 +20,13 @@ ASKED = 50  # steps between two questions to the device
 
 
 def capturable(task, optimizer: Optimizer, schedule, ranks) -> bool:
-    "Can a step be recorded? Windows of one width, Adam, momentum that stays, one process, a CUDA device."
+    """Can a step be recorded? Windows of one width, Adam, momentum that stays, one process, a CUDA device.
+
+    Not where the same bits are wanted every time: some of torch's ways to them ask the host.
+    """
     return (next(task.model.parameters()).is_cuda and task.unit == "tokens" and isinstance(optimizer, Adam)
-            and not schedule.beta1_low and ranks.alone and task.model.encoder.kernels.recorded)
+            and not schedule.beta1_low and ranks.alone and task.model.encoder.kernels.recorded
+            and not torch.are_deterministic_algorithms_enabled())
 
 
 class Captured:

@@ -26,16 +26,19 @@ class Optimization:
     decay_vectors: bool = True  # weight decay on biases and norms too
     clip: float = 0.0  # highest norm of the gradient (0: any)
     discriminative: float = 1.0  # rate of a group over that of the group below it (the paper's 2.6)
-    rates: list = field(default_factory=list)  # or each group's factor, from the input on: [0.17, 0.33, 1, 0.5]
+    rates: list = field(default_factory=list)  # or each group's factor, the first for all below: [0.1, 1.0]
     nonmono: int = 5  # ntasgd: evaluations without a better one before averaging begins
 
 
 def group_factors(o: Optimization, groups: int) -> list[float]:
-    "Discriminative fine-tuning (section 3.2): each group's factor on the rate."
+    """Discriminative fine-tuning (section 3.2): each group's factor on the rate.
+
+    Of fewer factors than groups the first stands for all that are left below.
+    """
     if not all(isinstance(r, (int, float)) for r in o.rates): raise CliError(f"--rates {o.rates}: give numbers")
-    if o.rates and len(o.rates) != groups:
-        raise CliError(f"--rates has {len(o.rates)} factors, the model has {groups} groups")
-    return o.rates or [o.discriminative ** (i + 1 - groups) for i in range(groups)]
+    if len(o.rates) > groups: raise CliError(f"--rates has {len(o.rates)} factors, the model has {groups} groups")
+    if o.rates: return [o.rates[0]] * (groups - len(o.rates)) + o.rates
+    return [o.discriminative ** (i + 1 - groups) for i in range(groups)]
 
 
 def build(groups: dict[str, list[nn.Parameter]], o: Optimization) -> Optimizer:

@@ -62,14 +62,16 @@ def flags(*blocks: type):
     return add
 
 
-def preset(name: str, stage: str) -> dict:
-    "The values that a preset (a name, or a TOML file) has for a stage."
+def preset(name: str, stage: str, from_nothing: bool = False) -> dict:
+    "The values that a preset (a name, or a TOML file) has for a stage, and what it wants otherwise for random weights."
     path = PRESETS / f"{name}.toml" if not name.endswith(".toml") else Path(name)
     if not os.path.isfile(path):  # which a name that is too long is not either
         known = ", ".join(sorted(p.stem for p in PRESETS.glob("*.toml")))
         raise CliError(f"no preset is called {name!r}; there are: {known}")
-    try: return tomllib.loads(path.read_text()).get(stage, {})
+    try: values = tomllib.loads(path.read_text()).get(stage, {})
     except tomllib.TOMLDecodeError as e: raise CliError(f"{path}: {e}") from None
+    other = values.pop("from_scratch", {})
+    return values | other if from_nothing else values
 
 
 def check(name: str, value, choices: Sequence[str] | None):
