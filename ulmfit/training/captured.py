@@ -5,7 +5,7 @@ and then replayed: the host only hands over ids, rate and targets, and asks now 
 not finite changes nothing there either; if it is to end the run, no later one changes anything until that is seen.
 On the CPU, where there is nothing to record, the same steps run as they are: so the tests hold them to `Eager`'s.
 """
-import math
+import math, warnings
 from collections.abc import Callable
 
 import torch
@@ -17,6 +17,7 @@ from torch.optim import Adam, Optimizer
 from .step import carried, diverged
 
 ASKED = 50  # steps between two questions to the device
+warnings.filterwarnings("ignore", "This instance was constructed with capturable=True")  # a length's first window is not
 
 
 def capturable(task, optimizer: Optimizer, schedule, ranks) -> bool:
