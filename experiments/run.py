@@ -229,10 +229,10 @@ def main(
         return
     predicted, unknown = hours(left, root)
     more = f" and {unknown} jobs of unknown length" if unknown else ""
-    print(f"{', '.join(chosen)}: {len(cells)} figures, {len(left)} jobs to do, {predicted:.1f} hours{more}")
-    if dry_run:
-        for j in jobs: print(f"  {'finished' if j not in left else 'to do':8}  {j.name}")
-        return
+    plan = [f"{', '.join(chosen)}: {len(cells)} figures, {len(left)} jobs to do, {predicted:.1f} hours{more}"]
+    if dry_run: plan += [f"  {'finished' if j not in left else 'to do':8}  {j.name}" for j in jobs]
+    print("\n".join(plan))
+    if dry_run: return
     failed = work(jobs, root, lambda: collect(cells, root, path))
     collect(cells, root, path)
     for name, why in failed.items(): print(f"failed: {name}: {why}", file=sys.stderr)
