@@ -111,8 +111,8 @@ def test_other_data_is_another_job(place):
 @pytest.mark.parametrize("scale", names("scales"))
 def test_the_rates_that_a_row_gives_fit_the_models_of_each_scale(scale):
     layers = preset(Scale(scale).preset, "classify")["layers"]
-    for table in names("tables"):
-        for row in read_toml("tables", table)["row"]:
+    for name in names("tables"):
+        for row in read_toml("tables", name)["row"]:
             rates = row.get("classify", {}).get("rates", [])
             assert len(group_factors(Optimization(rates=rates), layers + 2)) == layers + 2
 

@@ -17,7 +17,7 @@ from torch.optim import Adam, Optimizer
 from .step import carried, diverged
 
 ASKED = 50  # steps between two questions to the device
-warnings.filterwarnings("ignore", "This instance was constructed with capturable=True")  # a length's first window is not
+warnings.filterwarnings("ignore", "This instance was constructed with capturable=True")  # first windows
 
 
 def capturable(task, optimizer: Optimizer, schedule, ranks) -> bool:
