@@ -86,7 +86,7 @@ def main_table(results: Results, table: str, about: dict, measure: str) -> tuple
         cells = [row["name"]]
         for c in columns:
             cells.append(figure([*results.errors(table, row["name"], c, measure).values()], measure))
-            if len(head) > 1 + len(columns): cells.append(results.paper.get((table, row["name"], c[0]), ""))
+            if known: cells.append(results.paper.get((table, row["name"], c[0]), ""))
         rows.append(cells)
     return head, rows
 

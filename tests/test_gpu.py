@@ -9,13 +9,18 @@ from reference import close
 from ulmfit.kernels import KERNELS
 from ulmfit.kernels.linear_cross_entropy import IGNORE
 from ulmfit.model.classifier import Classifier, Reading
+from ulmfit.model.device import device_and_dtype
 from ulmfit.model.encoder import NO_DROPOUT, Architecture, Encoder
 from ulmfit.model.language_model import LanguageModel, Regularization
 from ulmfit.training import loop
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")]
 CUDA = torch.device("cuda")
-BOUNDS = {torch.float32: 1e-4, torch.bfloat16: 2e-2}  # of a tensor's norm; float32's products may be TF32's
+BOUNDS = {torch.float32: 1e-4, torch.bfloat16: 2e-2}  # of a tensor's norm
+
+
+@pytest.fixture(autouse=True)
+def float32_is_that_of_the_commands(): device_and_dtype("cuda", "fp32")
 
 
 def near(got, expected, bound: float):

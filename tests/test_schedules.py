@@ -188,7 +188,7 @@ def test_explicit_rates_win():
     assert group_factors(Optimization(discriminative=2.6, rates=[1 / 6, 1 / 3, 1, 0.5]), 4) == [1 / 6, 1 / 3, 1, 0.5]
 
 
-def test_too_few_explicit_rates_are_refused():
+def test_too_many_explicit_rates_are_refused():
     with pytest.raises(CliError, match="5 factors.* 4 groups"): group_factors(Optimization(rates=[1] * 5), 4)
 
 

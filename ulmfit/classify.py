@@ -18,8 +18,8 @@ from .corpus.prepare import prepared
 from .corpus.store import LabelledHeldOut
 from .model import bundle
 from .model.bundle import Bundle
-from .model.device import device_and_dtype
 from .model.classifier import Classifier, HeadSettings, Reading, class_probabilities, percent_wrong, predictions
+from .model.device import device_and_dtype
 from .model.dropout import mask_generator
 from .model.encoder import Architecture, ClassifierDropouts, Encoder
 from .model.language_model import Regularization

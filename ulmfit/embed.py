@@ -13,8 +13,8 @@ from fastcore.script import CliError, call_parse
 
 from .corpus.readers import read_texts
 from .model import bundle
-from .model.device import device_and_dtype
 from .model.classifier import Reading
+from .model.device import device_and_dtype
 from .model.inference import documents, vectors
 from .training.files import write_text, write_whole
 from .training.records import csv_text

@@ -42,8 +42,8 @@ def ours(work: dict, what: str, precision: str):
     from ulmfit.corpus.buckets import DocumentBatches
     from ulmfit.corpus.store import Documents
     from ulmfit.model.bundle import Bundle
-    from ulmfit.model.device import device_and_dtype
     from ulmfit.model.classifier import Classifier, HeadSettings, Reading
+    from ulmfit.model.device import device_and_dtype
     from ulmfit.model.encoder import Architecture, ClassifierDropouts, Encoder
     from ulmfit.model.inference import documents, probabilities
     from ulmfit.model.language_model import Regularization
