@@ -131,7 +131,7 @@ def cost_table(results: Results, table: str) -> tuple[list[str], list[list[str]]
 
 
 def provenance(results: Results, table: str) -> tuple[list[str], list[list[str]]]:
-    keys = ("row", "dataset", "labelled", "seed", "run", "data", "commit", "notes", "command")
+    keys = ("row", "dataset", "labelled", "seed", "run", "data", "commit", "precision", "notes", "command")
     return [*keys], [[r[k] for k in keys] for r in results.of(table)]
 
 

@@ -31,7 +31,7 @@ RESULTS = Path(__file__).parent / "results" / "tables"
 PLACE = ["table", "row", "dataset", "labelled", "seed"]
 MEASURED = ["value", "valid_error", "test_error", "documents_per_second"]
 COLUMNS = [*PLACE, *MEASURED, "valid_documents", "test_documents", "valid_perplexity", "epochs", "seconds",
-           "peak_memory_mib", "only_wrong", "only_first_wrong", "run", "data", "commit", "notes", "command"]
+           "peak_memory_mib", "only_wrong", "only_first_wrong", "run", "data", "commit", "precision", "notes", "command"]
 CURVES = ["run", "epoch", "train_loss", "valid_loss", "valid_error"]
 PRINTED = ("evaluate", "baseline", "counts")  # their figures are what they print
 FORK = multiprocessing.get_context("fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn")
@@ -117,6 +117,7 @@ def figures(cell: Cell, first: Job, root: Path) -> dict | None:
     stages = [r for r in chain if "commit" in r]
     notes = dict.fromkeys(n for r in stages for n in r.get("notes", []))
     if stages: row |= dict(data=stages[-1]["data"][:12], commit=(stages[-1]["commit"] or "")[:12])
+    row |= dict(precision=", ".join(dict.fromkeys(r["dtype"].removeprefix("torch.") for r in stages)))
     return row | dict(notes="; ".join(notes), command="python " + shlex.join(cell.job.command(root)))
 
 
