@@ -37,7 +37,9 @@ def streams(draw, **fixed):
     windows = Windows(draw(st.integers(1, 9)), draw(st.sampled_from(["fixed", "merity"])))
     how = dict(batch=draw(st.integers(1, 10)), windows=windows, shuffle=draw(st.booleans()),
                backwards=draw(st.booleans()), seed=draw(st.integers(0, 3))) | fixed
-    return LanguageModelStream(distinct(lengths), **how), distinct(lengths), draw(st.integers(0, 3))
+    stream = LanguageModelStream(distinct(lengths), **how)
+    stream.stretch = draw(st.sampled_from([0, 5, stream.stretch]))
+    return stream, distinct(lengths), draw(st.integers(0, 3))
 
 
 def pairs(batches) -> list[tuple[int, int]]:

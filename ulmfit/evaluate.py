@@ -53,7 +53,8 @@ def language_model_figures(of: Bundle, docs: Documents, batch: int, dtype) -> di
 
     Perplexities of different vocabularies do not compare.
     """
-    stream = LanguageModelStream(docs, batch, Windows(), backwards=of.backwards)
+    stream = LanguageModelStream(docs, batch, Windows(), backwards=of.backwards,
+                                 device=of.model.encoder.embedding.device)
     loss, tokens = mean_loss(of.model, stream.batches(), dtype)
     unknown = docs.counts(len(of.vocab))[of.vocab.unk] / stream.tokens
     return dict(loss=loss, perplexity=math.exp(loss), tokens=tokens, unknown_percent=100 * float(unknown))

@@ -80,9 +80,10 @@ def main(
     text = splits["train"] if "train" in names else splits[names[0]]
     for name in names[1:]: text = text.followed_by(splits[name])
     if old: print(coverage(vocab, old.vocab, text.counts(len(vocab))))
-    stream = LanguageModelStream(text, streaming.batch, windows, streaming.shuffle, backwards, seed, ranks.part)
+    stream = LanguageModelStream(text, streaming.batch, windows, streaming.shuffle, backwards, seed, ranks.part,
+                                 where)
     valid = LanguageModelStream(splits["valid"], streaming.batch, Windows(windows.bptt), backwards=backwards,
-                                part=ranks.part)
+                                part=ranks.part, device=where)
 
     # model: the pretrained weights, in the target's vocabulary
     torch.manual_seed(seed)

@@ -63,9 +63,9 @@ def main(
         vocab = data.vocab(["train"], vocab_settings.max_vocab, vocab_settings.min_freq)
         splits = held_out.apart(data.words(vocab), seed)
     stream = LanguageModelStream(splits["train"], streaming.batch, windows, streaming.shuffle, backwards, seed,
-                                 part=ranks.part)
+                                 ranks.part, where)
     valid = LanguageModelStream(splits["valid"], streaming.batch, Windows(windows.bptt), backwards=backwards,
-                                part=ranks.part)
+                                part=ranks.part, device=where)
 
     # model
     torch.manual_seed(seed)

@@ -4,15 +4,18 @@ A batch is a pure function of (seed, epoch, number of the window): the state to 
 No (token, next token) pair is lost and none is repeated, for any batch size and window: N tokens have N-1 pairs, the
 columns share them evenly, and where some columns are one pair shorter the last window's missing target is IGNORE.
 """
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from .store import Documents
 
 IGNORE = -100
+AT_ONCE = 1 << 18  # ids that are gathered, and go to the device, together
+CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,12 @@ class Windows:
         return lengths
 
 
+def on_device(ids: np.ndarray, device: torch.device) -> Tensor:
+    "A GPU takes them from memory that stays where it is, or the host would wait."
+    found = torch.from_numpy(ids)
+    return found if device.type == "cpu" else found.pin_memory().to(device, non_blocking=True)
+
+
 @dataclass(frozen=True)
 class Streaming:
     "How a corpus becomes batches for a language model."
@@ -49,15 +58,17 @@ class LanguageModelStream:
     `part(n)` says which of `n` columns are read, where processes share them: all of them, `[:n]`, if there is one.
     """
     def __init__(self, docs: Documents, batch: int, windows: Windows = Windows(), shuffle: bool = False,
-                 backwards: bool = False, seed: int = 0, part: Callable[[int], slice] = slice):
+                 backwards: bool = False, seed: int = 0, part: Callable[[int], slice] = slice,
+                 device: torch.device = CPU):
         self.docs, self.windows = docs.select(np.flatnonzero(docs.lengths)), windows
-        self.shuffle, self.backwards, self.seed = shuffle, backwards, seed
+        self.shuffle, self.backwards, self.seed, self.device = shuffle, backwards, seed, device
         self.tokens = int(self.docs.lengths.sum())
         pairs = self.tokens - 1
         if pairs < 1: raise ValueError("a stream needs two tokens at least")
         self.batch = min(batch, pairs)
         share, extra = divmod(pairs, self.batch)
         self.here, self.steps = part(self.batch), share + (extra > 0)
+        self.stretch = AT_ONCE // self.batch  # so many steps are gathered together, one window at least
         columns = np.arange(self.batch)[self.here]
         self.column_start, self.column_length = columns * share + np.minimum(columns, extra), share + (columns < extra)
 
@@ -74,21 +85,23 @@ class LanguageModelStream:
         *whole, last = [t * self.batch for t in self.lengths(epoch)]
         return [*whole, last - (self.steps * self.batch - (self.tokens - 1))]
 
-    def batches(self, epoch: int = 0, start: int = 0):
-        "The epoch's batches from the window `start` on."
-        docs = self._order(epoch)
-        starts, sizes = docs.starts, docs.lengths
-        ends = np.cumsum(sizes)
-        at = 0
-        for k, length in enumerate(self.lengths(epoch)):
-            if k >= start:
-                column = np.arange(at, at + length + 1)[:, None]
-                position = np.minimum(self.column_start + column, self.tokens - 1)
-                doc = np.searchsorted(ends, position, side="right")
-                offset = position - (ends[doc] - sizes[doc])
-                # backwards, a document keeps its first token (the start marker) and reverses the others
-                if self.backwards: offset = np.where(offset == 0, 0, sizes[doc] - offset)
-                ids = torch.from_numpy(docs.take(starts[doc] + offset))
-                y = ids[1:].masked_fill(torch.from_numpy(column[1:] > self.column_length), IGNORE)
-                yield ids[:-1], y
-            at += length
+    def batches(self, epoch: int = 0, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        "The epoch's batches from the window `start` on, each a view of a stretch of windows on the device."
+        docs, lengths = self._order(epoch), self.lengths(epoch)
+        doc_starts, sizes = docs.starts, docs.lengths
+        doc_ends = np.cumsum(sizes)
+        ends = np.cumsum(lengths)
+        while start < len(lengths):
+            first = ends[start] - lengths[start]
+            stop = max(start + 1, int(np.searchsorted(ends, first + self.stretch, side="right")))
+            step = np.arange(first, ends[stop - 1] + 1)[:, None]
+            position = np.minimum(self.column_start + step, self.tokens - 1)
+            doc = np.searchsorted(doc_ends, position, side="right")
+            offset = position - (doc_ends[doc] - sizes[doc])
+            # backwards, a document keeps its first token (the start marker) and reverses the others
+            if self.backwards: offset = np.where(offset == 0, 0, sizes[doc] - offset)
+            ids = docs.take(doc_starts[doc] + offset)
+            targets = np.where(step[1:] > self.column_length, IGNORE, ids[1:])
+            x, y = (on_device(a, self.device) for a in (ids[:-1], targets))
+            yield from zip(x.split(lengths[start:stop]), y.split(lengths[start:stop]))
+            start = stop

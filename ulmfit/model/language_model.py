@@ -92,11 +92,11 @@ def mean_loss(model: LanguageModel, batches: Iterable[tuple[Tensor, Tensor]], dt
 
     Each process is given its own columns; the mean is over those of all.
     """
-    device, was_training = model.encoder.embedding.device, model.training
+    was_training = model.training
     model.eval()
     total, targets, state = 0.0, 0, None
     for x, y in batches:
-        loss = model.loss(x.to(device), y.to(device), state, dtype=dtype)
+        loss = model.loss(x, y, state, dtype=dtype)
         total, targets, state = total + loss.value.double().item() * loss.targets, targets + loss.targets, loss.state
     model.train(was_training)
     total, targets = ranks.sum(torch.tensor([total, targets], dtype=torch.float64)).tolist()

@@ -17,8 +17,6 @@ from .language_model import LanguageModel, Regularization, Share, mean_loss
 def language_model_task(model: LanguageModel, train, valid, regularization: Regularization, dtype: torch.dtype,
                         scale_rate: bool = False, ranks: Ranks = Ranks()) -> Task:
     "`train` and `valid` are streams: `batches(epoch, start)` gives (x, y), `lengths(epoch)` the windows."
-    device = model.encoder.embedding.device
-
     columns = Columns(train.here, train.batch)
 
     def batches(epoch: int, start: int):
@@ -26,7 +24,7 @@ def language_model_task(model: LanguageModel, train, valid, regularization: Regu
 
     def loss(batch, state, rng: Generator):
         (x, y), targets = batch
-        return model.loss(x.to(device), y.to(device), state, regularization, rng, dtype, Share(columns, targets))
+        return model.loss(x, y, state, regularization, rng, dtype, Share(columns, targets))
 
     def evaluate() -> dict[str, float]:
         value, _ = mean_loss(model, valid.batches(), dtype, ranks)

@@ -67,8 +67,7 @@ class Captured:
             self.carry = [tuple(s.clone() for s in layer) for layer in zeros]
         if again := len(x) in self.given: mine = self.given[len(x)]
         else: mine = self.given[len(x)] = tuple(torch.empty_like(t, device=self.device) for t in (x, y))
-        for m, t in zip(mine, (x, y)):  # from pinned memory, or the host would wait
-            m.copy_(t.pin_memory() if self.on_gpu and not t.is_cuda else t, non_blocking=True)
+        for m, t in zip(mine, (x, y)): m.copy_(t, non_blocking=True)
         self.targets.fill_(targets)
         self.which.fill_(len(self.waiting))
         if again and self.on_gpu and len(x) not in self.replay: self.replay[len(x)] = self.recorded(*mine)
