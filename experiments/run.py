@@ -31,7 +31,8 @@ RESULTS = Path(__file__).parent / "results" / "tables"
 PLACE = ["table", "row", "dataset", "labelled", "seed"]
 MEASURED = ["value", "valid_error", "test_error", "documents_per_second"]
 COLUMNS = [*PLACE, *MEASURED, "valid_documents", "test_documents", "valid_perplexity", "epochs", "seconds",
-           "peak_memory_mib", "only_wrong", "only_first_wrong", "run", "data", "commit", "precision", "notes", "command"]
+           "peak_memory_mib", "only_wrong", "only_first_wrong", "run", "data", "commit", "precision", "notes",
+           "command"]
 CURVES = ["run", "epoch", "train_loss", "valid_loss", "valid_error"]
 PRINTED = ("evaluate", "baseline", "counts")  # their figures are what they print
 FORK = multiprocessing.get_context("fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn")

@@ -3,6 +3,8 @@ import pytest
 import torch
 from reference import close, drop_mask
 from torch import Generator, nn
+from ulmfit.kernels.layers import DroppedLayer
+from ulmfit.kernels.lstm import lstm
 from ulmfit.model.classifier import Classifier
 from ulmfit.model.dropout import dropout, embed, locked_dropout
 from ulmfit.model.encoder import NO_DROPOUT, Architecture, ClassifierDropouts, Dropouts, Encoder, LSTMLayer
@@ -90,7 +92,7 @@ def weight_dropped(p: float, rng: Generator) -> tuple[LSTMLayer, torch.Tensor]:
     torch.manual_seed(0)
     layer = LSTMLayer(3, 4).double()
     x, zero = torch.randn(5, 2, 3, generator=seeded(1), dtype=torch.float64), torch.zeros(2, 4, dtype=torch.float64)
-    return layer, layer(x, (zero, zero), p, rng)[0]
+    return layer, DroppedLayer(lstm, None, layer.dropped(p, rng))(x, (zero, zero))[0]
 
 
 def test_gradient_reaches_the_raw_recurrent_weights_but_not_the_dropped_ones():

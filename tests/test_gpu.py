@@ -7,6 +7,7 @@ import torch
 from commands import PRETRAIN, metrics, ok, weights
 from reference import close
 from ulmfit.kernels import KERNELS
+from ulmfit.kernels.layers import CHUNK
 from ulmfit.kernels.linear_cross_entropy import IGNORE
 from ulmfit.model.classifier import Classifier, Reading
 from ulmfit.model.device import device_and_dtype
@@ -93,11 +94,26 @@ def test_masks_of_a_seed_are_the_same_twice():
     close(a, b, 0.0)
 
 
+@pytest.mark.parametrize("dtype", BOUNDS)
+def test_layers_side_by_side_are_those_in_turn(dtype):
+    found, ids = {}, torch.randint(100, (3 * CHUNK + 2, 16), device=CUDA)
+    for kernel in "fused", "wavefront":
+        torch.manual_seed(0)
+        model = LanguageModel(Encoder(100, Architecture(40, 115, 3), kernel=kernel)).to(CUDA).train()
+        for _ in range(3):  # memory of the first is used again by the next
+            model.zero_grad()
+            loss = model.loss(ids[:-1], ids[1:], rng=torch.Generator(CUDA).manual_seed(0), dtype=dtype)
+            loss.objective.backward()
+        found[kernel] = [loss.value, *(p.grad for p in model.parameters())]
+    near(found["wavefront"], [t.cpu().double() for t in found["fused"]], BOUNDS[dtype])
+
+
+@pytest.mark.parametrize("kernel", ["fused", "wavefront"])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_recorded_steps_train_as_those_that_are_waited_for(made, tmp_path, monkeypatch, precision):
+def test_recorded_steps_train_as_those_that_are_waited_for(made, tmp_path, monkeypatch, precision, kernel):
     "Windows of several lengths, each recorded and replayed; and a run that is stopped and goes on."
     args = ["--corpus", made.one, *PRETRAIN, "--draw", "merity", "--clip", "0.25", "--epochs", "4", "--schedule",
-            "constant", "--keep-checkpoint", "--device", "cuda", "--precision", precision]
+            "constant", "--keep-checkpoint", "--device", "cuda", "--precision", precision, "--kernel", kernel]
     ok("pretrain", *args, "--out", tmp_path / "recorded")
     ok("pretrain", *args, "--max-steps", "9", "--out", tmp_path / "part")
     ok("pretrain", *args, "--out", tmp_path / "part")

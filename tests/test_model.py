@@ -11,6 +11,8 @@ from reference import close
 from torch import Generator, Tensor, nn
 from ulmfit.corpus.buckets import DocumentBatches
 from ulmfit.corpus.store import Documents
+from ulmfit.kernels import KERNELS
+from ulmfit.kernels.layers import CHUNK
 from ulmfit.kernels.pooling import joined
 from ulmfit.model import classifier, language_model
 from ulmfit.model.classifier import Classifier, HeadSettings, Reading, class_probabilities
@@ -65,9 +67,9 @@ def same_gradients(model: nn.Module, ours: Tensor, copied: dict[str, Tensor], th
 
 # --- the language model ---
 
-@pytest.mark.parametrize("kernel", ["fused", "reference"])
+@pytest.mark.parametrize("kernel", KERNELS)
 @pytest.mark.parametrize("t, layers, bias, ar_on", [(6, 3, True, "dropped"), (6, 3, False, "raw"), (1, 2, True, "raw"),
-                                                    (4, 1, True, "dropped")])
+                                                    (2 * CHUNK + 1, 3, True, "raw"), (4, 1, True, "dropped")])
 def test_loss_in_training_equals_the_reference(t, layers, bias, ar_on, kernel):
     "All five dropouts with the same masks, AR, TAR, targets left out, a state carried in: value and every gradient."
     model = make_lm(STRONG, layers, bias, kernel).train()

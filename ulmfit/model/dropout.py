@@ -44,9 +44,16 @@ def dropout(x: Tensor, p: float, rng: Generator | None = None) -> Tensor:
 
 def locked_dropout(x: Tensor, p: float, rng: Generator | None = None, columns: Columns | None = None) -> Tensor:
     "Variational dropout of (t, b, h): one mask (b, h) for all time steps."
-    if not p: return x
-    if columns is None: return x * mask((1, *x.shape[1:]), p, x, rng)
-    return x * mask((1, columns.of, x.shape[2]), p, x, rng)[:, columns.at]
+    locked = locked_mask(x.shape[1], x.shape[2], p, x, rng, columns)
+    return x if locked is None else x * locked
+
+
+def locked_mask(b: int, h: int, p: float, like: Tensor, rng: Generator | None = None,
+                columns: Columns | None = None) -> Tensor | None:
+    "Variational dropout's mask (1, b, h), None where nothing is dropped."
+    if not p: return None
+    if columns is None: return mask((1, b, h), p, like, rng)
+    return mask((1, columns.of, h), p, like, rng)[:, columns.at]
 
 
 def embed(ids: Tensor, weight: Tensor, p: float = 0.0, rng: Generator | None = None) -> Tensor:

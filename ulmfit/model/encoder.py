@@ -2,7 +2,6 @@
 
 Axes: t time, b batch, v vocabulary, e embedding, h hidden.
 """
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -11,8 +10,9 @@ from fastcore.script import CliError
 from torch import Generator, Tensor, nn
 
 from ..kernels import KERNELS
-from ..kernels.lstm import State, lstm
-from .dropout import Columns, dropout, embed, locked_dropout
+from ..kernels.layers import DroppedLayer
+from ..kernels.lstm import State
+from .dropout import Columns, dropout, embed, locked_dropout, locked_mask
 
 States = list[State]
 
@@ -27,6 +27,8 @@ class Architecture:
 
     @property
     def widths(self) -> list[int]: return [*[self.hidden] * (self.layers - 1), self.emb]
+    @property
+    def inputs(self) -> list[int]: return [self.emb, *self.widths[:-1]]
 
 
 @dataclass(frozen=True)
@@ -77,11 +79,9 @@ class LSTMLayer(nn.Module):
         self.weight_ih, self.weight_hh = uniform(4 * h, inputs), uniform(4 * h, h)
         self.bias_ih, self.bias_hh = uniform(4 * h), uniform(4 * h)
 
-    def forward(self, x: Tensor, state: State, p: float = 0.0, rng: Generator | None = None,
-                kernel: Callable = lstm) -> tuple[Tensor, State]:
-        "With `p`, the recurrent matrix is dropped anew, once for the whole window."
-        out, (h, c) = kernel(x, state, self.weight_ih, dropout(self.weight_hh, p, rng), self.bias_ih, self.bias_hh)
-        return out, (h.to(self.bias_ih.dtype), c.to(self.bias_ih.dtype))
+    def dropped(self, p: float = 0.0, rng: Generator | None = None) -> tuple[Tensor, ...]:
+        "The weights for a window; with `p`, the recurrent matrix is dropped anew."
+        return self.weight_ih, dropout(self.weight_hh, p, rng), self.bias_ih, self.bias_hh
 
 
 class Encoder(nn.Module):
@@ -92,8 +92,7 @@ class Encoder(nn.Module):
         if kernel not in KERNELS: raise CliError(f"no kernel is called {kernel!r}; there are: {', '.join(KERNELS)}")
         self.architecture, self.dropouts, self.kernels = architecture, dropouts.scaled(), KERNELS[kernel]
         self.embedding = nn.Parameter(torch.empty(vocab, architecture.emb).uniform_(-0.1, 0.1))
-        widths = architecture.widths
-        self.layers = nn.ModuleList(LSTMLayer(i, h) for i, h in zip([architecture.emb, *widths], widths))
+        self.layers = nn.ModuleList(LSTMLayer(i, h) for i, h in zip(architecture.inputs, architecture.widths))
 
     def initial_state(self, b: int) -> States:
         "Zeros for `b` columns."
@@ -103,16 +102,14 @@ class Encoder(nn.Module):
                 dtype: torch.dtype | None = None, columns: Columns | None = None) -> Encoded:
         "`ids` (t, b); the layers compute in `dtype` (default: that of the weights), the state stays in the weights'."
         p = self.dropouts if self.training else NO_DROPOUT
-        state = state or self.initial_state(ids.shape[1])
+        b = ids.shape[1]
+        state = state or self.initial_state(b)
         x = embed(ids, self.embedding, p.embed_p, rng)
         x = locked_dropout(x, p.input_p, rng, columns).to(dtype or x.dtype)
-        outputs, last = [], []
-        for i, layer in enumerate(self.layers):
-            if i: x = locked_dropout(x, p.hidden_p, rng, columns)
-            x, s = layer(x, state[i], p.weight_p, rng, self.kernels.lstm)
-            outputs.append(x)
-            last.append(s)
-        return Encoded(outputs, last)
+        layers = [DroppedLayer(self.kernels.lstm, locked_mask(b, h, p.hidden_p, x, rng, columns) if i else None,
+                               layer.dropped(p.weight_p, rng))
+                  for i, (layer, h) in enumerate(zip(self.layers, self.architecture.inputs))]
+        return Encoded(*self.kernels.layers(layers, x, state))
 
 
 def detach(state: States) -> States:
