@@ -228,6 +228,14 @@ def test_a_part_of_the_test_split_is_the_same_for_training_and_evaluating(made, 
     assert json.loads(ok("evaluate", tmp_path / "run"))["documents"] == 18
 
 
+@pytest.mark.parametrize("flag, kept", [("--keep-words", True), ("--no-keep-words", False)])
+def test_the_models_words_that_the_texts_lack_are_kept_on_request(made, tmp_path, flag, kept):
+    few = table(tmp_path / "few.csv", [(f"A quite unlikely story {i}", "so bad".split()[i % 2]) for i in range(20)])
+    ok("finetune_lm", "--dataset", few, "--model", made.lm, *FINETUNE, flag, "--out", tmp_path / "run")
+    old, new = (set(bundle.load(run).vocab.tokens) for run in (made.lm, tmp_path / "run"))
+    assert "unlikely" in new - old and ("boring" in new) == (old <= new) == kept
+
+
 def validation_loss(made, run: Path) -> float:
     "Of the saved model, computed here."
     b = bundle.load(run)

@@ -281,6 +281,12 @@ def test_the_table_turns_ids_of_a_list_into_ids_of_the_vocabulary():
     assert vocab().table(["of", "new", "the", BOS]).tolist() == [10, 0, 9, 2]
 
 
+@pytest.mark.parametrize("size, expected", [(99, "of new the a b rare"), (13, "of new the a"), (5, "of new")])
+def test_a_vocabulary_is_filled_up_with_the_most_frequent_of_another(size, expected):
+    new = Vocab([*SPECIALS, "of", "new"])
+    assert new.filled_up(vocab(), size).tokens == [*SPECIALS, *expected.split()]
+
+
 def test_sources_are_the_old_rows():
     assert sources(Vocab([*SPECIALS, "new", "of", "the"]), vocab()).tolist() == [*range(len(SPECIALS)), -1, 10, 9]
 

@@ -4,6 +4,7 @@
     python -m ulmfit.finetune_lm --dataset reviews.csv --out runs/reviews-lm      (from `en-small`, which is in the box)
 
 The vocabulary becomes the target's: a token that the pretrained model knew keeps its row, a new one gets the mean row.
+With `--keep-words` the model's other words follow while there is room: what few texts lack, the next ones may have.
 Labels are not used. Texts for testing are not read, also where they are held out of the training texts, unless
 `--lm-splits` names them; run.json then says so. With `--labelled` only the texts that stage 3 learns from are read.
 """
@@ -23,7 +24,7 @@ from .model.encoder import Architecture, Dropouts, Encoder
 from .model.language_model import LanguageModel, Regularization, with_vocabulary
 from .model.tasks import language_model_result, language_model_task
 from .text.tokenizer import SUBWORDS, TextSettings, Tokenizer
-from .text.vocab import VocabSettings, coverage, sources
+from .text.vocab import TargetVocab, coverage, sources
 from .training.distributed import join
 from .training.freezing import Unfreezing
 from .training.loop import Training, fit
@@ -33,7 +34,7 @@ from .training.schedules import Schedule
 from .training.settings import choose, flags, natural, preset as read_preset
 
 # the last two serve `--model none`; else they are the model's
-SETTINGS = (Dropouts, Regularization, VocabSettings, LabelledHeldOut, Windows, Streaming, Optimization, Schedule,
+SETTINGS = (Dropouts, Regularization, TargetVocab, LabelledHeldOut, Windows, Streaming, Optimization, Schedule,
             Unfreezing, Training, Architecture, TextSettings)
 
 
@@ -75,6 +76,7 @@ def main(
             raise CliError(f"{data.name} has no split {', '.join(missing)}; it has: {', '.join(data.splits)}")
         vocab = (old.vocab if old and data.tokenizer.kind == SUBWORDS  # every text has the same subwords
                  else data.vocab(names, vocab_settings.max_vocab, vocab_settings.min_freq))
+        if old and vocab_settings.keep_words: vocab = vocab.filled_up(old.vocab, vocab_settings.max_vocab)
         splits = held_out.apart(data.words(vocab), split_seed, seed)
     backwards = old.backwards if old else backwards
     text = splits["train"] if "train" in names else splits[names[0]]

@@ -17,6 +17,12 @@ class VocabSettings:
     min_freq: int = 3  # a token that is rarer is xxunk
 
 
+@dataclass(frozen=True)
+class TargetVocab(VocabSettings):
+    "Likewise of the target's text, for a model that has a vocabulary already."
+    keep_words: bool = False  # the model's words that the text lacks follow, most frequent first, while there is room
+
+
 class Vocab:
     "An ordered list of tokens; the special tokens come first, xxunk is 0 and xxpad is 1."
     def __init__(self, tokens: Sequence[str]):
@@ -37,6 +43,10 @@ class Vocab:
         special = set(SPECIALS)
         kept = sorted((-int(c), t) for t, c in zip(tokens, counts) if c >= min_freq and t not in special)
         return cls([*SPECIALS, *(t for _, t in kept[:max(0, max_size - len(SPECIALS))])])
+
+    def filled_up(self, other: "Vocab", max_size: int) -> "Vocab":
+        "With tokens of `other` that are missing here, in their order, up to `max_size` in all."
+        return Vocab([*self.tokens, *(t for t in other.tokens if t not in self.index)][:max(len(self), max_size)])
 
     def __len__(self) -> int: return len(self.tokens)
     def __eq__(self, other) -> bool: return isinstance(other, Vocab) and self.tokens == other.tokens
