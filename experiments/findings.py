@@ -132,11 +132,12 @@ def cost_table(results: Results, table: str) -> tuple[list[str], list[list[str]]
 
 def provenance(results: Results, table: str) -> tuple[list[str], list[list[str]]]:
     keys = ("row", "dataset", "labelled", "seed", "run", "data", "commit", "precision", "notes", "command")
-    return [*keys], [[r[k] for k in keys] for r in results.of(table)]
+    return [*keys], [[r.get(k, "") for k in keys] for r in results.of(table)]
 
 
 def introduction(results: Results) -> str:
     seeds = {r["seed"] for r in results.rows}
+    precisions = sorted({p for r in results.rows for p in r.get("precision", "").split(", ") if p})
     partial = sorted({n for r in results.rows for n in r["notes"].split("; ") if n})
     return (f"{len(results.rows):,} figures, {len(seeds)} seeds. A figure is the mean over seeds ± standard deviation "
             f"(number of seeds). A gain is paired over seeds, with its {CONFIDENCE:.0%} interval by Student's t, which "
@@ -144,4 +145,6 @@ def introduction(results: Results) -> str:
             "points) nor of the language models', of which a row has one; a claim holds where the whole interval is on "
             "its side. The preset's rates and dropouts were chosen on the same validation documents with other seeds; "
             "the rates of the paper's other rows (0.001 and the like) were not chosen here. Test errors stand beside. "
+            + (f"Rows were trained in {' and '.join(precisions)}, as the machine had it (under `precision`). "
+               if len(precisions) > 1 else "")
             + (f"Of the data: {'; '.join(partial)}." if partial else ""))

@@ -2,8 +2,8 @@
 
 A table is a file in `experiments/tables/`: rows, each with its name in the paper and the settings that make it. A scale
 is a file in `experiments/scales/`: datasets, pretrained models and the settings that all rows share. A job is one
-command; its key is the hash of everything that decides its result, so that two rows with the same stage in them have
-the same job, and a finished one is known again.
+command; its key is the hash of all its settings, its data and its models, so that two rows with the same stage in them
+have the same job, and a finished one is known again. Where it ran, and in which precision, stands beside its figures.
 """
 import hashlib, json, tomllib
 from collections.abc import Iterator

@@ -25,7 +25,7 @@ from filelock import FileLock, Timeout
 from ulmfit.training.files import write_text
 from ulmfit.training.records import PREDICTIONS, csv_text
 
-from .plan import Cell, Job, Scale, names
+from .plan import STAGES, Cell, Job, Scale, names
 
 RESULTS = Path(__file__).parent / "results" / "tables"
 PLACE = ["table", "row", "dataset", "labelled", "seed"]
@@ -48,6 +48,13 @@ def record(job: Job, root: Path) -> dict | None:
     return found if found.get("result") else None
 
 
+def as_begun(job: Job, root: Path) -> list[str]:
+    "A job that was interrupted goes on in the precision that it began in, on whatever machine."
+    path = root / job.name / "run.json"
+    if job.stage not in STAGES or "precision" in job.flags or not path.is_file(): return []
+    return ["--precision", "bf16" if json.loads(path.read_text())["dtype"] == "torch.bfloat16" else "fp32"]
+
+
 def carry_out(job: Job, root: Path):
     """Run a job's command in this process, which has all imports behind it; what it says goes to a log.
 
@@ -61,7 +68,7 @@ def carry_out(job: Job, root: Path):
             printed.unlink(missing_ok=True)
             sys.stdout, sys.stderr = open(printed if job.stage in PRINTED else log, "a"), open(log, "a")
             for number, stream in (1, sys.stdout), (2, sys.stderr): os.dup2(stream.fileno(), number)
-            _, module, *sys.argv[1:] = job.command(root)
+            _, module, *sys.argv[1:] = job.command(root) + as_begun(job, root)
             sys.modules.pop(module, None)  # it begins anew, as a command does
             runpy.run_module(module, run_name="__main__", alter_sys=True)
             if job.stage in PRINTED:

@@ -1,4 +1,5 @@
 "The command line from end to end, on a very small model: what people type and find, and what wrong use is told."
+import inspect
 import io
 import json
 import re
@@ -13,6 +14,7 @@ import pytest
 from commands import (CLASSIFY, FINETUNE, PRETRAIN, REPOSITORY, SCRATCH, command, films, metrics, ok, record, rows,
                       table, weights, write)
 from fastcore.script import CliError
+from ulmfit import classify, finetune_lm, pretrain
 from ulmfit.corpus import prepare as preparing
 from ulmfit.corpus.store import Corpus, with_held_out
 from ulmfit.corpus.stream import LanguageModelStream, Windows
@@ -109,7 +111,24 @@ def test_the_documents_held_out_are_said(made, tmp_path):
     assert record(tmp_path / "run")["result"]["test_documents"] == 6
 
 
+@pytest.mark.parametrize("stage", [pretrain, finetune_lm, classify])
+def test_every_flag_of_a_setting_has_words(stage):
+    for name, p in inspect.signature(stage.main).parameters.items():
+        if hasattr(p.annotation, "__metadata__"): assert re.match(r"\w", p.annotation.__metadata__[0]), name
+
+
 # --- interrupted and continued ---
+
+def test_a_run_that_is_older_than_a_setting_goes_on(made, tmp_path):
+    args = "--dataset", made.data, "--model", made.lm, *FINETUNE, "--out", tmp_path / "run"
+    ok("finetune_lm", *args)
+    old = record(tmp_path / "run")
+    del old["settings"]["keep_words"]
+    (tmp_path / "run/run.json").write_text(json.dumps(old))
+    assert "is finished" in ok("finetune_lm", *args)
+    r = command("finetune_lm", *args, "--keep-words")
+    assert r.code == 1 and "keep_words: False there, True here" in r.err
+
 
 class Interrupted(Exception): pass
 

@@ -1,5 +1,6 @@
 "The paper's tables: rows share jobs, the runner finishes what is left, the report says what the figures say."
 import csv
+import json
 import time
 from types import SimpleNamespace
 
@@ -155,6 +156,15 @@ def test_a_runner_that_is_killed_and_started_again_writes_the_same(place, everyt
     runner(place, ["4"], "killed", "killed")
     def told(found): return [{k: v for k, v in r.items() if k != "command"} for r in found if r["table"] == "table4"]
     assert told(written(place, "killed")) == told(everything)
+
+
+@pytest.mark.parametrize("dtype, precision", [("torch.bfloat16", "bf16"), ("torch.float32", "fp32")])
+def test_an_interrupted_job_goes_on_in_the_precision_that_it_began_in(place, tmp_path, dtype, precision):
+    job = Scale(place.scale).cells("table4")[0].job
+    assert job.stage == "classify" and run.as_begun(job, tmp_path) == []
+    (tmp_path / job.name).mkdir()
+    (tmp_path / job.name / "run.json").write_text(json.dumps(dict(dtype=dtype)))
+    assert run.as_begun(job, tmp_path) == ["--precision", precision]
 
 
 def test_a_job_that_fails_is_reported_and_the_others_run(place, monkeypatch, capsys, tmp_path):

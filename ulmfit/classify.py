@@ -89,7 +89,7 @@ def main(
     classifier = Classifier(Encoder(len(vocab), network, dropouts, kernel), len(data.classes), head, reading)
     if old and not from_scratch: classifier.encoder.load_state_dict(old.model.encoder.state_dict())
     classifier = classifier.to(where)
-    run = Run(out, "classify", blocks, seed, where, ranks, corpus=dataset, notes=data.manifest["notes"],
+    run = Run(out, "classify", blocks, seed, where, ranks, kernel, corpus=dataset, notes=data.manifest["notes"],
               data=data.fingerprint, split_seed=split_seed, vocab=vocab.fingerprint, backwards=backwards,
               model=origin, from_scratch=from_scratch, dtype=str(dtype))
     if run.result: return print(f"{out} is finished: test error {run.result['test_error']:.2f}%")

@@ -93,7 +93,7 @@ def main(
     lm = LanguageModel(Encoder(len(vocab), network, dropouts, kernel))
     if old: lm.load_state_dict(with_vocabulary(old.model.state_dict(), sources(vocab, old.vocab)))
     lm = lm.to(where)
-    run = Run(out, "finetune_lm", blocks, seed, where, ranks, corpus=dataset, notes=data.manifest["notes"],
+    run = Run(out, "finetune_lm", blocks, seed, where, ranks, kernel, corpus=dataset, notes=data.manifest["notes"],
               data=data.fingerprint, split_seed=split_seed, lm_splits=lm_splits, vocab=vocab.fingerprint,
               backwards=backwards, model=origin, dtype=str(dtype))
     if run.result: return print(f"{out} is finished: validation perplexity {run.result['valid_perplexity']:.2f}")

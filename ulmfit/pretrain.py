@@ -70,7 +70,7 @@ def main(
     # model
     torch.manual_seed(seed)
     model = LanguageModel(Encoder(len(vocab), architecture, dropouts, kernel)).to(where)
-    run = Run(out, "pretrain", blocks, seed, where, ranks, corpus=corpus, notes=data.manifest["notes"],
+    run = Run(out, "pretrain", blocks, seed, where, ranks, kernel, corpus=corpus, notes=data.manifest["notes"],
               data=data.fingerprint, vocab=vocab.fingerprint, backwards=backwards, dtype=str(dtype))
     if run.result: return print(f"{out} is finished: validation perplexity {run.result['valid_perplexity']:.2f}")
     parameters = sum(p.numel() for p in model.parameters())

@@ -43,6 +43,7 @@ def main(
     processes: int = 2,  # scaling: beside one
     device: str = "cpu",  # lm: cpu | cuda
     precision: str = "bf16",  # lm, scaling: of this project, fp32 | bf16
+    kernel: str = "fused",  # lm: of this project, fused | wavefront (GPU) | reference
     peer: str = None,  # fastai; lm: torch | fastai | fastai-bf16
     rounds: int = 3,  # of each contender
     json: bool = False,  # print JSON, an object a contender
@@ -64,9 +65,9 @@ def main(
                                precision=precision)
     else:
         rows = lm.compare(peer, rounds, vocab=vocab, batch=batch, bptt=bptt, steps=steps, device=device,
-                          precision=precision)
+                          precision=precision, kernel=kernel)
     print("\n".join(map(dumps, rows)) if json else table(rows))
     if not save: return
-    name = f"lm-{vocab}-{precision}" if what == "lm" else what
+    name = f"lm-{vocab}-{precision}-{kernel}".removesuffix("-fused") if what == "lm" else what
     write_text(RESULTS / f"{name}.json", dumps(dict(machine=machine(), contenders=rows), indent=1) + "\n")
     if what == "growth": growth.draw(rows, RESULTS / "growth.png")

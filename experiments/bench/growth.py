@@ -13,7 +13,7 @@ from .rounds import Contender, answer, python_of, race
 
 VOCABS, BATCHES = (10_000, 33_278, 60_000, 120_000, 267_735), (8, 16, 32, 64, 128, 256)
 LENGTHS = (100, 1000, 10_000, 100_000)
-USUAL = dict(vocab=33_278, batch=64, bptt=70, steps=1, device="cpu", precision="bf16")
+USUAL = dict(vocab=33_278, batch=64, bptt=70, steps=1, device="cpu", precision="bf16", kernel="fused")
 CORPORA = Path(__file__).parents[1] / "results" / "corpora.csv"
 
 

@@ -2,10 +2,9 @@
 
     python -m experiments.bench lm --vocab 33278 --batch 64 --bptt 70 --peer fastai
 
-Contenders: `ulmfit`, this project's step in its own precision, on a GPU also `wavefront`, its layers side by side;
-`torch`, the model as it is usually written (nn.LSTM, all logits at once, float32); `fastai` 2.8.12, its model and its
-loop in float32, or `fastai-bf16`, the same under autocast. Same sizes, same random words; the paper's dropouts. The
-first step of each is not timed.
+Contenders: `ulmfit`, this project's step in its own precision, with `--kernel`; `torch`, the model as it is usually
+written (nn.LSTM, all logits at once, float32); `fastai` 2.8.12, its model and its loop in float32, or `fastai-bf16`,
+the same under autocast. Same sizes, same random words; the paper's dropouts. The first step of each is not timed.
 """
 import json, os, sys, time
 from collections.abc import Callable
@@ -31,7 +30,7 @@ def windows(how: dict) -> list[tuple[Tensor, Tensor]]:
     return [(ids[i:i + t], ids[i + 1:i + 1 + t]) for i in range(0, t * n, t)]
 
 
-def ulmfit(how: dict, kernel: str = "fused") -> tuple[Callable, str]:
+def ulmfit(how: dict) -> tuple[Callable, str]:
     from ulmfit.model.device import device_and_dtype
     from ulmfit.model.dropout import Columns
     from ulmfit.model.encoder import Architecture, Encoder
@@ -41,7 +40,7 @@ def ulmfit(how: dict, kernel: str = "fused") -> tuple[Callable, str]:
     from ulmfit.training.optimizers import Optimization, build
     from ulmfit.training.step import Eager
     device, dtype = device_and_dtype(how["device"], how["precision"])
-    model = LanguageModel(Encoder(how["vocab"], Architecture(**SIZES), kernel=kernel)).to(device).train()
+    model = LanguageModel(Encoder(how["vocab"], Architecture(**SIZES), kernel=how["kernel"])).to(device).train()
     beta1, beta2 = ADAM["betas"]
     optimizer = build(layer_groups(model), Optimization("adam", ADAM["lr"], beta1, beta2, ADAM["eps"]))
     rng, columns = torch.Generator(device).manual_seed(0), Columns(slice(None), how["batch"])
@@ -133,8 +132,7 @@ def fastai(how: dict, autocast: bool = False) -> tuple[Callable, str]:
     return run, "torch.bfloat16, autocast" if autocast else "torch.float32"
 
 
-CONTENDERS = {"ulmfit": ulmfit, "wavefront": lambda how: ulmfit(how, "wavefront"), "torch": plain,
-              "fastai": fastai, "fastai-bf16": lambda how: fastai(how, autocast=True)}
+CONTENDERS = {"ulmfit": ulmfit, "torch": plain, "fastai": fastai, "fastai-bf16": lambda how: fastai(how, autocast=True)}
 
 
 def contend(name: str, how: dict):
@@ -162,9 +160,8 @@ def contend(name: str, how: dict):
 
 
 def compare(peer: str | None, rounds: int, **how) -> list[dict]:
-    "A row of figures for each contender; `how`: vocab, batch, bptt, steps, device, precision."
-    ours = ["ulmfit"] if how["device"] == "cpu" else ["ulmfit", "wavefront"]
-    names = [*ours, "torch", *([peer] if peer not in (None, "torch") else [])]
+    "A row of figures for each contender; `how`: vocab, batch, bptt, steps, device, precision, kernel."
+    names = ["ulmfit", "torch", *([peer] if peer not in (None, "torch") else [])]
     threads = len(os.sched_getaffinity(0))
     contenders = [Contender(n, [python_of(n), "-m", "experiments.bench.lm", n, json.dumps(how)], threads)
                   for n in names]

@@ -14,7 +14,7 @@ from torch import Tensor
 from .store import Documents
 
 IGNORE = -100
-AT_ONCE = 1 << 18  # ids that are gathered, and go to the device, together
+AT_ONCE = 1 << 16  # ids that are gathered, and go to the device, together
 CPU = torch.device("cpu")
 
 
@@ -24,7 +24,7 @@ class Windows:
 
     `merity` draws it around bptt (95%) or bptt/2 (5%), from a normal with deviation 5; it is at least 5.
     """
-    bptt: int = 70
+    bptt: int = 70  # tokens of a window
     draw: str = field(default="fixed", metadata=dict(choices=("fixed", "merity")))  # fixed | merity (random)
 
     def lengths(self, total: int, rng: np.random.Generator) -> list[int]:

@@ -20,7 +20,7 @@ class VocabSettings:
 @dataclass(frozen=True)
 class TargetVocab(VocabSettings):
     "Likewise of the target's text, for a model that has a vocabulary already."
-    keep_words: bool = False  # the model's words that the text lacks follow, most frequent first, while there is room
+    keep_words: bool = False  # the model's words that are not in it follow, in the model's order, while there is room
 
 
 class Vocab:

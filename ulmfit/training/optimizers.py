@@ -20,9 +20,9 @@ class Optimization:
     optimizer: str = field(default="adam", metadata=dict(choices=KINDS))  # adam (L2 decay) | adamw | sgd | ntasgd
     lr: float = 0.004  # of the last group, at its highest
     beta1: float = 0.7  # Adam's first beta (the paper's)
-    beta2: float = 0.99
-    eps: float = 1e-8
-    weight_decay: float = 0.0
+    beta2: float = 0.99  # Adam's second beta (the paper's)
+    eps: float = 1e-8  # added to Adam's divisor
+    weight_decay: float = 0.0  # L2 penalty; with adamw, decay beside the gradient
     decay_vectors: bool = True  # weight decay on biases and norms too
     clip: float = 0.0  # highest norm of the gradient (0: any)
     discriminative: float = 1.0  # rate of a group over that of the group below it (the paper's 2.6)

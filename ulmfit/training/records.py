@@ -71,18 +71,20 @@ class Run:
     Of several processes the first writes it, the others read.
     """
     def __init__(self, folder: Path, stage: str, blocks: list, seed: int, device: torch.device, ranks: Ranks = Ranks(),
-                 **about):
+                 kernel: str = "fused", **about):
         self.folder, self.ranks = Path(folder), ranks
         if os.path.exists(folder) and not self.folder.is_dir():
             raise CliError(f"--out {folder} is a file; give a folder")
         settings = {k: v for b in blocks for k, v in asdict(b).items()}
+        defaults = {k: v for b in blocks for k, v in asdict(type(b)()).items()}
         self.record = json.loads(json.dumps(dict(stage=stage, settings=settings, seed=seed, **about)))
         ranks.check_alike("settings or data", self.record)
         old = read_record(self.folder)
         if old is not None:
             for part in ("stage", "settings", "seed", *about):
                 there, here = old.get(part), self.record[part]
-                if part == "settings": there = there | changeable(there, here)
+                # a setting that is newer than the run had its default
+                if part == "settings": there = defaults | there | changeable(there, here)
                 if there != here:
                     raise CliError(f"{self.folder} holds another run ({difference(part, there, here)}); "
                                    "give another --out, or remove the folder")
@@ -93,7 +95,8 @@ class Run:
                                "go on from; give another --out")
             self.result = None
         versions = dict(python=platform.python_version(), ulmfit=__version__) | {p: version(p) for p in PACKAGES}
-        self.record |= dict(device=str(device), deterministic=torch.are_deterministic_algorithms_enabled(),
+        self.record |= dict(device=str(device), kernel=kernel,
+                            deterministic=torch.are_deterministic_algorithms_enabled(),
                             machine=platform.processor() or platform.machine(), threads=torch.get_num_threads(),
                             processes=ranks.size, versions=versions, commit=commit())
 

@@ -4,7 +4,7 @@ A flag on the command line wins over the preset, the preset over the field's def
 """
 import argparse, inspect, json, os, tomllib
 from collections.abc import Sequence
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, get_args, get_type_hints
 
@@ -40,20 +40,25 @@ def json_list(text: str) -> list:
     return value
 
 
+def words(block: type) -> dict[str, str]:
+    "What is said of each field of a settings class, where it stands: in the class or in one that it builds on."
+    return {k: v for c in reversed(block.__mro__) if is_dataclass(c) for k, v in docments(c).items() if v}
+
+
 def flags(*blocks: type):
     "Decorator: gives a `main(…, **given)` a flag for each field of the classes `blocks`; one not given is None."
     def add(main):
         own = [p for p in inspect.signature(main).parameters.values() if p.kind != p.VAR_KEYWORD]
         extra = []
         for block in blocks:
-            docs, types = docments(block), get_type_hints(block)
+            docs, types = words(block), get_type_hints(block)
             for field in fields(block):
                 kind, default = types[field.name], default_of(field)
                 how = {}
                 if kind is bool: how = dict(action=argparse.BooleanOptionalAction)
                 elif kind is list: kind, how = json_list, dict(metavar="(json)")
                 elif get_args(kind): kind = get_args(kind)[0]
-                help = f"{docs[field.name] or ''} ({default})".replace("%", "%%")
+                help = f"{docs[field.name]} ({default})".replace("%", "%%")
                 extra.append(inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=None,
                                                annotation=Annotated[kind, help, how]))
         main.__signature__ = inspect.signature(main).replace(parameters=own + extra)
