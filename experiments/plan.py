@@ -174,9 +174,9 @@ class Scale:
                 for seed in range(1 if row.get("kind") == "counts" else seeds or self.seeds)]
 
     def sizes(self, about: dict, dataset: str) -> list[int]:
-        "With how many labels: the table's list of the scale, or the dataset's usual number."
-        lists = self.datasets[dataset].get("labels", {})
-        return lists.get(about["labels"], []) if "labels" in about else [self.datasets[dataset].get("labelled", 0)]
+        "With how many labels: the table's list of the scale, the table's number, or the dataset's usual one."
+        if "labels" in about: return self.datasets[dataset].get("labels", {}).get(about["labels"], [])
+        return [about.get("labelled", self.datasets[dataset].get("labelled", 0))]
 
 
 def direction(backwards: bool) -> dict: return dict(backwards=True) if backwards else {}
