@@ -7,7 +7,7 @@ have the same job, and a finished one is known again. Where it ran, and in which
 """
 import hashlib, json, tomllib
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from ulmfit import classify, finetune_lm, pretrain
 from ulmfit.corpus.registry import open_source
 from ulmfit.model import bundle
 from ulmfit.training.records import PREDICTIONS
-from ulmfit.training.settings import choose, preset
+from ulmfit.training.settings import by_name, choose, preset
 
 HERE = Path(__file__).parent
 STAGES = dict(pretrain=pretrain, finetune_lm=finetune_lm, classify=classify)
@@ -45,7 +45,7 @@ class Job:
         if self.stage in STAGES:
             values = preset(self.preset, self.stage, "from_scratch" in flags or "none" in self.models)
             blocks = choose(STAGES[self.stage].SETTINGS, values, flags)
-            settings = {k: v for b in blocks for k, v in asdict(b).items()}
+            settings = by_name(blocks)
             flags = settings | {k: v for k, v in flags.items() if k not in settings}
         models = [bundle.fingerprint(bundle.located(m, self.flags.get("backwards", False))) if isinstance(m, str) else
                   m.key for m in self.models if m != "none"]

@@ -124,8 +124,8 @@ def figures(cell: Cell, first: Job, root: Path) -> dict | None:
             row |= dict(only_wrong=int((mine & ~theirs).sum()), only_first_wrong=int((theirs & ~mine).sum()))
     stages = [r for r in chain if "commit" in r]
     notes = dict.fromkeys(n for r in stages for n in r.get("notes", []))
-    if stages: row |= dict(data=stages[-1]["data"][:12], commit=(stages[-1]["commit"] or "")[:12])
-    row |= dict(precision=", ".join(dict.fromkeys(r["dtype"].removeprefix("torch.") for r in stages)))
+    if stages: row |= dict(data=stages[-1]["data"][:12], commit=(stages[-1]["commit"] or "")[:12],
+                           precision=", ".join(dict.fromkeys(r["dtype"].removeprefix("torch.") for r in stages)))
     return row | dict(notes="; ".join(notes), command="python " + shlex.join(cell.job.command(root)))
 
 

@@ -43,8 +43,7 @@ def streams_of(device: torch.device, n: int) -> list[torch.cuda.Stream]:
     return [torch.cuda.Stream(device) for _ in range(n)]
 
 
-def wavefront(layers: Sequence[DroppedLayer], x: Tensor, states: Sequence[State],
-              chunk: int = CHUNK) -> tuple[list[Tensor], list[State]]:
+def wavefront(layers: Sequence[DroppedLayer], x: Tensor, states: Sequence[State]) -> tuple[list[Tensor], list[State]]:
     """`in_turn`, the window in chunks and each layer on a stream of its own.
 
     A layer's chunk waits for its own chunk before, and for the same chunk of the layer below, for nothing else. A small
@@ -59,7 +58,7 @@ def wavefront(layers: Sequence[DroppedLayer], x: Tensor, states: Sequence[State]
         for t in (x, layers[i].locked, *layers[i].weights, *states[i]):
             if t is not None: t.record_stream(stream)
     outputs, last = [[] for _ in layers], list(states)
-    for part in x.split(chunk):
+    for part in x.split(CHUNK):
         for i, layer in enumerate(layers):
             if streams and i:
                 streams[i].wait_stream(streams[i - 1])

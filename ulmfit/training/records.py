@@ -1,6 +1,5 @@
 """What a run leaves behind: a folder with run.json, metrics.csv, the model, and while it lasts a checkpoint."""
 import csv, io, json, math, os, platform, resource, subprocess
-from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from .. import __version__
 from .checkpoint import Checkpoints
 from .distributed import Ranks
 from .files import write_text
+from .settings import by_name
 
 HARMLESS = ("on_nonfinite", "max_skipped", "checkpoint_minutes", "keep_checkpoint")
 PACKAGES = ("torch", "numpy", "fastcore", "safetensors")
@@ -75,8 +75,7 @@ class Run:
         self.folder, self.ranks = Path(folder), ranks
         if os.path.exists(folder) and not self.folder.is_dir():
             raise CliError(f"--out {folder} is a file; give a folder")
-        settings = {k: v for b in blocks for k, v in asdict(b).items()}
-        defaults = {k: v for b in blocks for k, v in asdict(type(b)()).items()}
+        settings, defaults = by_name(blocks), by_name([type(b)() for b in blocks])
         self.record = json.loads(json.dumps(dict(stage=stage, settings=settings, seed=seed, **about)))
         ranks.check_alike("settings or data", self.record)
         old = read_record(self.folder)

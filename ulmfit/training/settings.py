@@ -4,7 +4,7 @@ A flag on the command line wins over the preset, the preset over the field's def
 """
 import argparse, inspect, json, os, tomllib
 from collections.abc import Sequence
-from dataclasses import MISSING, fields, is_dataclass
+from dataclasses import MISSING, asdict, fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, get_args, get_type_hints
 
@@ -24,6 +24,11 @@ SHARES = ("_p", "_drop", "_fraction")
 def default_of(field):
     "A dataclass field's default value."
     return field.default if field.default_factory is MISSING else field.default_factory()
+
+
+def by_name(blocks: Sequence) -> dict:
+    "The values of all settings of some instances."
+    return {k: v for b in blocks for k, v in asdict(b).items()}
 
 
 def natural(text: str) -> int:
@@ -58,7 +63,7 @@ def flags(*blocks: type):
                 if kind is bool: how = dict(action=argparse.BooleanOptionalAction)
                 elif kind is list: kind, how = json_list, dict(metavar="(json)")
                 elif get_args(kind): kind = get_args(kind)[0]
-                help = f"{docs[field.name]} ({default})".replace("%", "%%")
+                help = f"{docs.get(field.name, '')} ({default})".replace("%", "%%")
                 extra.append(inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=None,
                                                annotation=Annotated[kind, help, how]))
         main.__signature__ = inspect.signature(main).replace(parameters=own + extra)
