@@ -4,13 +4,18 @@
 
 Each stage runs once in peace, on `pydocs` at a small size. Then it is killed (SIGKILL) at random times and started
 again by the same command, until it has been killed so often and has finished; weights and metrics must be those of the
-first. A checkpoint is written after every step,
-so that many of the kills come while one is being written.
+first. A checkpoint is written after every step, so that many of the kills come while one is being written. Processes
+are forked from one that has loaded the libraries: a run is killed at its work, not while it imports torch.
 """
-import csv, os, random, shutil, subprocess, sys, time
+import csv, os, random, runpy, shutil, sys, time
+from multiprocessing import get_context
+from multiprocessing.process import BaseProcess
 from pathlib import Path
+from threading import RLock
 
+import torch
 from fastcore.script import CliError, call_parse
+from tqdm import tqdm
 
 WORK = Path("runs/soak")
 SMALL = "--batch 8 --epochs 2 --checkpoint-minutes 0 --device cpu".split()
@@ -23,11 +28,25 @@ STAGES = dict(
               "--max-length", "60", *SMALL])
 
 
-def started(stage: str, args: list, out: Path) -> subprocess.Popen:
-    "The stage as a process of one thread, what it says kept beside its folder."
-    said = open(out.with_suffix(".log"), "a")
-    return subprocess.Popen([sys.executable, "-m", f"ulmfit.{stage}", *map(str, args), "--out", str(out)],
-                            stdout=said, stderr=said, env=os.environ | dict(OMP_NUM_THREADS="1"))
+loaded = get_context("forkserver")
+loaded.set_forkserver_preload([*(f"ulmfit.{stage}" for stage in STAGES), "torch._dynamo"])  # the last at its first step
+
+
+def run(stage: str, args: list[str], said: Path):
+    "`python -m ulmfit.STAGE ARGS` in this process, on one thread, what it says in a file."
+    with open(said, "a") as file:
+        for stream in (sys.stdout, sys.stderr): os.dup2(file.fileno(), stream.fileno())
+    torch.set_num_threads(1)
+    tqdm.set_lock(RLock())  # its own is a semaphore of the system's, which a killed process leaves behind
+    sys.argv = [f"ulmfit.{stage}", *args]
+    runpy.run_module(f"ulmfit.{stage}", run_name="__main__", alter_sys=True)
+
+
+def started(stage: str, args: list, out: Path) -> BaseProcess:
+    "The stage as a process, what it says kept beside its folder."
+    process = loaded.Process(target=run, args=(stage, [*map(str, args), "--out", str(out)], out.with_suffix(".log")))
+    process.start()
+    return process
 
 
 def left(out: Path) -> tuple[bytes, list[dict]]:
@@ -37,8 +56,9 @@ def left(out: Path) -> tuple[bytes, list[dict]]:
     return (out / "model/model.safetensors").read_bytes(), rows
 
 
-def finished(process: subprocess.Popen, out: Path):
-    if process.wait(): raise CliError(f"{out} has failed; see {out.with_suffix('.log')}")
+def finished(process: BaseProcess, out: Path):
+    process.join()
+    if process.exitcode: raise CliError(f"{out} has failed; see {out.with_suffix('.log')}")
 
 
 def disturbed(stage: str, args: list, out: Path, kills: int, longest: float, rng: random.Random) -> tuple[int, int]:
@@ -46,10 +66,10 @@ def disturbed(stage: str, args: list, out: Path, kills: int, longest: float, rng
     done = again = 0
     while done < kills:
         process, end = started(stage, args, out), time.monotonic() + rng.uniform(0, longest)
-        while time.monotonic() < end and process.poll() is None: time.sleep(0.002)
-        if process.poll() is not None: break
+        process.join(max(0, end - time.monotonic()))
+        if not process.is_alive(): break
         process.kill()
-        process.wait()
+        process.join()
         done, again = done + 1, again + any((out / "checkpoint").glob("step-*.json"))
     finished(started(stage, args, out), out)  # says that it is finished, where it is
     return done, again

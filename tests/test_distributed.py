@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch._dynamo  # noqa: F401 (torch imports it with the first optimizer; once here is once for all forks)
 from commands import PRETRAIN, REPOSITORY, films, metrics, record, table, weights
 from corpora import says
 from fastcore.script import CliError

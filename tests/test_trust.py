@@ -13,7 +13,7 @@ import pytest
 import torch
 from commands import CLASSIFY, FINETUNE, PRETRAIN, REPOSITORY, command, metrics, ok, record, weights
 from corpora import says
-from experiments.soak import soak
+from experiments.soak import soak, started
 from fastcore.script import CliError
 from safetensors.torch import save_file
 from ulmfit.model import bundle
@@ -321,14 +321,10 @@ def test_what_can_be_begun_again_is_stopped_at_once():
         raise AssertionError("it went on")
 
 
-def started(args: list, ready) -> subprocess.Popen:
-    "A command as a process of its own, when it has come as far as `ready` (of the process) says."
-    process = subprocess.Popen([sys.executable, "-m", *map(str, args)], cwd=REPOSITORY, stdout=subprocess.PIPE,
-                               stderr=subprocess.PIPE, text=True, env=os.environ | dict(OMP_NUM_THREADS="1"))
-    for _ in range(600):
-        if ready(process): return process
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.05)
+def until(ready):
+    for _ in range(3000):
+        if ready(): return
+        time.sleep(0.01)
     raise AssertionError("it did not get ready")
 
 
@@ -342,7 +338,7 @@ STAGES = dict(
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_run_that_is_killed_again_and_again_ends_where_it_ends_undisturbed(made, tmp_path, stage):
     "The short form of `make soak`."
-    more = ["--epochs", "12", "--checkpoint-minutes", "0"]
+    more = ["--epochs", "4", "--checkpoint-minutes", "0"]
     row, = soak({stage: [*STAGES[stage](made), *more]}, tmp_path, kills=2, seed=0)
     assert (row["kills"], row["differences"]) == (2, 0)
 
@@ -384,11 +380,12 @@ LONG = ["--epochs", "4000", "--checkpoint-minutes", "0"]  # it will not come to 
 @pytest.mark.parametrize("number, code", [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_ends_a_stage_with_its_state_saved(made, tmp_path, stage, number, code):
     out = tmp_path / "run"
-    process = started([f"ulmfit.{stage}", *STAGES[stage](made), *LONG, "--out", out],
-                      lambda _: len(Checkpoints(out / "checkpoint").notes()) == 2)
-    process.send_signal(number)
-    _, err = process.communicate(timeout=30)
-    assert process.returncode == code and "the same command goes on from there" in err and "Traceback" not in err
+    process = started(stage, [*STAGES[stage](made), *LONG], out)
+    until(lambda: len(Checkpoints(out / "checkpoint").notes()) == 2)
+    os.kill(process.pid, number)
+    process.join(30)
+    err = out.with_suffix(".log").read_text()
+    assert process.exitcode == code and "the same command goes on from there" in err and "Traceback" not in err
     reached = int(err.split("stopped after step ")[1].split(";")[0].replace(",", ""))
     assert Checkpoints(out / "checkpoint").newest()["at"]["step"] == reached
 
@@ -408,12 +405,14 @@ def test_a_signal_ends_a_command_in_one_line(made, tmp_path, place, number, code
     os.mkfifo(tmp_path / "texts")
     held = []
 
-    def reads(_):
+    def reads():
         try: held.append(os.open(tmp_path / "texts", os.O_WRONLY | os.O_NONBLOCK))  # fails where nobody reads
         except OSError: return False
         return True
-    process = started(["ulmfit.predict", made.classifier, "--input", tmp_path / "texts", "--output", tmp_path / "csv"],
-                      heeds if place == "imports" else reads)
+    args = [made.classifier, "--input", tmp_path / "texts", "--output", tmp_path / "csv"]
+    process = subprocess.Popen([sys.executable, "-m", "ulmfit.predict", *map(str, args)], cwd=REPOSITORY, text=True,
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=os.environ | dict(OMP_NUM_THREADS="1"))
+    until(reads if place == "input" else lambda: heeds(process))
     process.send_signal(number)
     assert (*process.communicate(timeout=30), process.returncode) == ("", said, code)
     for pipe in held: os.close(pipe)

@@ -8,6 +8,7 @@ import ast, hashlib, importlib.util, inspect, re, sys, sysconfig, warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -77,16 +78,21 @@ def is_test(text: str) -> bool:
     return key(description(text))[0] < 64
 
 
-def texts(libraries: Iterable[str], of: Callable[[str], str], words: tuple[int, int]) -> Iterator[tuple[str, str]]:
-    "(library, text): the distinct texts of a fair length; files are parsed by all cores."
-    seen: set[bytes] = set()
+@lru_cache(len(GENERAL))
+def parsed(files: tuple[Path, ...]) -> list[str]:
+    "The files' docstrings, parsed by all cores; kept, for the task is of libraries that the general domain has read."
     with ProcessPoolExecutor() as pool:
-        for library in libraries:
-            for found in pool.map(docstrings, sources(library), chunksize=16):
-                for text in map(of, found):
-                    if words[0] <= len(text.split()) <= words[1] and (k := key(text)) not in seen:
-                        seen.add(k)
-                        yield library, text.encode("utf-8", "replace").decode()
+        return [text for found in pool.map(docstrings, files, chunksize=8) for text in found]
+
+
+def texts(libraries: Iterable[str], of: Callable[[str], str], words: tuple[int, int]) -> Iterator[tuple[str, str]]:
+    "(library, text): the distinct texts of a fair length."
+    seen: set[bytes] = set()
+    for library in libraries:
+        for text in map(of, parsed(tuple(sources(library)))):
+            if words[0] <= len(text.split()) <= words[1] and (k := key(text)) not in seen:
+                seen.add(k)
+                yield library, text.encode("utf-8", "replace").decode()
 
 
 def read_general() -> Iterator[tuple[str, tuple[str, None]]]:
