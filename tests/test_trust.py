@@ -411,7 +411,7 @@ def test_a_signal_ends_a_command_in_one_line(made, tmp_path, place, number, code
         return True
     args = [made.classifier, "--input", tmp_path / "texts", "--output", tmp_path / "csv"]
     process = subprocess.Popen([sys.executable, "-m", "ulmfit.predict", *map(str, args)], cwd=REPOSITORY, text=True,
-                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=os.environ | dict(OMP_NUM_THREADS="1"))
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     until(reads if place == "input" else lambda: heeds(process))
     process.send_signal(number)
     assert (*process.communicate(timeout=30), process.returncode) == ("", said, code)
