@@ -20,8 +20,9 @@ from typing import Annotated
 import numpy as np
 import torch._dynamo  # noqa: F401 (torch imports it with the first optimizer; once here is once for all forked jobs)
 from fastcore.script import CliError, call_parse
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
+from ulmfit.locks import Busy, alone
 from ulmfit.training.files import write_text
 from ulmfit.training.records import PREDICTIONS, csv_text
 
@@ -63,7 +64,7 @@ def carry_out(job: Job, root: Path):
     folder, began = root / job.name, time.monotonic()
     printed, log = folder / "printed.json", folder.with_suffix(".log")
     try:
-        with FileLock(folder.with_suffix(".lock"), blocking=False):
+        with alone(folder.with_suffix(".lock"), f"{folder} is another runner's"):
             if record(job, root): return
             printed.unlink(missing_ok=True)
             sys.stdout, sys.stderr = open(printed if job.stage in PRINTED else log, "a"), open(log, "a")
@@ -75,7 +76,9 @@ def carry_out(job: Job, root: Path):
                 sys.stdout.flush()
                 result = json.loads(printed.read_text().splitlines()[-1])
                 write_text(folder / "run.json", json.dumps(dict(seconds=time.monotonic() - began, result=result)))
-    except Timeout: sys.exit(ELSEWHERE)
+    except Busy: sys.exit(ELSEWHERE)
+    except SystemExit as e:  # of a command; its data may just be prepared, or fetched, for another runner's job
+        sys.exit(ELSEWHERE if isinstance(e.__context__, Busy) else e.code)
 
 
 def execute(job: Job, root: Path) -> str:
@@ -199,9 +202,7 @@ def work(jobs: list[Job], root: Path, after: Callable[[], None]) -> dict[str, st
                 minutes = (time.monotonic() - began) / 60
                 print(f"[{finished + len(failed) + 1}/{len(jobs)}, {minutes:.0f} min] {job.name}", flush=True)
                 state = execute(job, root)
-                # its data are just being prepared, or fetched, for another runner's job
-                if state == "failed" and "by another process" in (why := last_line(job, root)): state = "elsewhere"
-                if state == "failed": failed[job.name] = why
+                if state == "failed": failed[job.name] = last_line(job, root)
                 if state == "elsewhere": again.append(job)
                 finished += state == "done"
                 after()

@@ -29,7 +29,7 @@ def says(*parts: str):
     class Says:
         def __enter__(self): return self
         def __exit__(self, kind, error, _):
-            assert kind is CliError, f"{kind} instead of an error for the user"
+            assert kind and issubclass(kind, CliError), f"{kind} instead of an error for the user"
             assert "\n" not in str(error)
             for part in parts: assert part in str(error), str(error)
             return True

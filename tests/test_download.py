@@ -19,9 +19,9 @@ from urllib.error import URLError
 
 import pytest
 from fastcore.script import CliError
-from filelock import FileLock, Timeout
 from ulmfit.corpus import download
 from ulmfit.corpus.download import fetch
+from ulmfit.locks import Busy, alone
 
 BODY = b"".join(hashlib.sha256(b"%d" % i).digest() for i in range(10_000))  # 320,000 bytes, several blocks
 OTHER = BODY[::-1]
@@ -354,6 +354,7 @@ import sys
 from pathlib import Path
 from fastcore.script import CliError
 from ulmfit.corpus.download import fetch
+from ulmfit.locks import Busy, alone
 {before}
 try: fetch([{url!r}], Path({str(path)!r}), {SIZE}, {SHA!r})
 except CliError as e: sys.exit(str(e))
@@ -394,7 +395,7 @@ def test_what_another_process_fetches_is_left_to_it(site, slow, path):
 def test_what_another_process_has_just_fetched_is_taken(site, path, monkeypatch):
     "It came after the first look, and before the lock was free."
     @contextmanager
-    def late(path):
+    def late(lock, why):
         path.write_bytes(b"theirs")
         yield
     monkeypatch.setattr(download, "alone", late)
@@ -407,14 +408,14 @@ def test_a_lock_that_a_killed_process_has_left_is_no_lock(site, path):
     assert there(path) == ["corpus.tar.gz"]
 
 
-def test_filelock_takes_no_file_that_has_lost_its_name(tmp_path, monkeypatch):
+def test_no_lock_is_taken_that_has_lost_its_name(tmp_path, monkeypatch):
     "That is why a lock's file can be removed while it is held: who opened it before does not get it afterwards."
     flock = fcntl.flock
     def late(fd, how):
         (tmp_path / "lock").unlink(missing_ok=True)
         return flock(fd, how)
     monkeypatch.setattr(fcntl, "flock", late)
-    with pytest.raises(Timeout): FileLock(tmp_path / "lock", blocking=False).acquire()
+    with pytest.raises(Busy), alone(tmp_path / "lock", "busy"): pass
 
 
 def test_a_full_disk_is_one_line_and_takes_nothing_away(site, path):

@@ -12,6 +12,8 @@ from experiments.findings import FAILS, HOLDS, MEASURES, OPEN, Difference, Resul
 from experiments.plan import Job, Scale, names, read_toml
 from fastcore.script import CliError
 from ulmfit.corpus import prepare as preparing, registry, source
+from ulmfit.locks import alone
+from ulmfit.training.checkpoint import Checkpoints
 from ulmfit.training.optimizers import Optimization, group_factors
 from ulmfit.training.settings import preset
 
@@ -194,7 +196,15 @@ def test_what_another_runner_has_is_left_to_it(place, everything):
     job = Scale(place.scale).cells("table4")[0].job
     root = place.root / "locked"
     root.mkdir()
-    with run.FileLock((root / job.name).with_suffix(".lock")): assert run.execute(job, root) == "elsewhere"
+    with alone((root / job.name).with_suffix(".lock"), ""): assert run.execute(job, root) == "elsewhere"
+
+
+def test_a_command_that_another_process_is_at_is_left_to_it(place):
+    "Not the runner's lock: the run's own, as of a command from `--print-commands`."
+    job = next(Scale(place.scale).cells("table5")[0].job.needs())
+    root = place.root / "typed"
+    with Checkpoints(root / job.name / "checkpoint").held(): assert run.execute(job, root) == "elsewhere"
+    assert run.execute(job, root) == "done"
 
 
 def test_data_that_is_not_here_leaves_its_figures_out(place, tmp_path, capsys):

@@ -11,10 +11,10 @@ from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
 from fastcore.script import CliError
-from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from .. import __version__
+from ..locks import alone
 
 AGENT = f"ulmfit/{__version__}"  # some mirrors refuse urllib's own
 TRIES, PAUSE, TIMEOUT = 4, 1, 30  # of one address; seconds before the second try, then three times as long; seconds
@@ -87,20 +87,6 @@ def persist(url: str, part: Path, size: int | None, sha256: str | None):
         time.sleep(PAUSE * 3**n)
 
 
-@contextmanager
-def alone(path: Path):
-    "Refuse to fetch what another process is fetching."
-    lock = FileLock(f"{path}.lock", blocking=False)
-    try: lock.acquire()
-    except Timeout:
-        raise CliError(f"{path} is being fetched by another process; run this again when that has ended") from None
-    try: yield
-    finally:
-        # Removed while it is held: filelock does not take a file that has lost its name since it was opened.
-        Path(lock.lock_file).unlink(missing_ok=True)
-        lock.release()
-
-
 def fetch(urls: Sequence[str], path: Path, size: int | None = None, sha256: str | None = None) -> Path:
     """The file at `path`, fetched from the first of `urls` that gives the right one.
 
@@ -116,7 +102,8 @@ def fetch(urls: Sequence[str], path: Path, size: int | None = None, sha256: str 
     part, reasons = path.with_name(f"{path.name}.part"), []
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with alone(path):
+        with alone(path.with_name(f"{path.name}.lock"),
+                   f"{path} is being fetched by another process; run this again when that has ended"):
             if path.exists(): return path  # another process was quicker
             for url in urls:
                 try: persist(url, part, size, sha256)

@@ -7,14 +7,14 @@ on the documents alone, not on the blocks, processes or shards that they came by
 import hashlib, io, json, os, shutil
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryFile
 
 import numpy as np
 from fastcore.script import CliError
-from filelock import FileLock, Timeout
 
+from ..locks import alone
 from ..text.memo import Numbers
 from .store import AT_ONCE, FORMAT, MANIFEST, Shard, smallest_type
 
@@ -59,37 +59,31 @@ class CorpusWriter:
     """
     def __init__(self, folder: Path):
         self.folder = Path(folder)
-        self.part, lock = (self.folder.with_name(f".{self.folder.name}.{end}") for end in ("part", "lock"))
-        self.lock = FileLock(lock)
+        self.part, self.lock = (self.folder.with_name(f".{self.folder.name}.{end}") for end in ("part", "lock"))
+        self.held = ExitStack()
         self.lexicon, self.classes, self.splits, self.files = Numbers(), Numbers(), {}, {}
 
     def __enter__(self):
         with self.writing():
             self.folder.parent.mkdir(parents=True, exist_ok=True)
             with TemporaryFile(dir=self.folder.parent): pass  # a lock that cannot be written looks like a busy one
-            try: self.lock.acquire(timeout=0)
-            except Timeout: raise CliError(f"{self.folder} is being prepared by another process") from None
+            self.held.enter_context(alone(self.lock, f"{self.folder} is being prepared by another process"))
         try:
             if self.folder.is_file() or self.folder.is_dir() and any(self.folder.iterdir()):
                 raise CliError(f"{self.folder} is there already; give another folder, or remove it")
             shutil.rmtree(self.part, ignore_errors=True)  # of a preparation that was killed
             with self.writing(): self.part.mkdir()
         except BaseException:
-            self.unlock()
+            self.held.close()
             raise
         return self
-
-    def unlock(self):
-        "The lock's file goes while it is held: who waits for it sees that it is gone."
-        Path(self.lock.lock_file).unlink(missing_ok=True)
-        self.lock.release()
 
     def __exit__(self, *_):
         for split in self.splits.values():
             try: split.file.close()
             except OSError: pass  # the disk is full, and that is said already
         shutil.rmtree(self.part, ignore_errors=True)
-        self.unlock()
+        self.held.close()
 
     @contextmanager
     def writing(self):

@@ -9,13 +9,13 @@ without complaint in torch as elsewhere, so the hash is checked; what is damaged
 """
 import json, sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import torch
 from fastcore.script import CliError
-from filelock import FileLock, Timeout
 
+from ..locks import alone
 from .files import sha256, write_text, write_whole
 
 KEPT, LOCK = 2, "lock"
@@ -65,21 +65,15 @@ class Checkpoints:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        "For this process alone, while it trains; CliError where another one does."
-        lock = FileLock(self.folder / LOCK, blocking=False)
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            lock.acquire()
-        except Timeout:
-            raise CliError(f"another process is at work on {self.folder.parent}; wait for it, or give another "
-                           "--out") from None
-        except OSError as e: raise CliError(f"{self.folder} cannot be written ({e.strerror})") from None
-        try: yield
-        finally:
-            lock.release()
-            if [p.name for p in self.folder.glob("*")] == [LOCK]:  # it ended before there was anything to keep
-                self.remove()
-                with suppress(OSError): self.folder.parent.rmdir()
+        "For this process alone, while it trains; Busy where another one does."
+        why = f"another process is at work on {self.folder.parent}; wait for it, or give another --out"
+        with ExitStack() as stack:
+            stack.callback(remove_empty, self.folder, self.folder.parent)  # it may end before there is anything to keep
+            try:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(alone(self.folder / LOCK, why))
+            except OSError as e: raise CliError(f"{self.folder} cannot be written ({e.strerror})") from None
+            yield
 
     def notes(self) -> list[Path]:
         "Of the states, the newest first."
@@ -89,8 +83,14 @@ class Checkpoints:
         "All of them, and the folder if nothing else is in it."
         if not self.writes: return
         for note in [*self.notes(), *self.folder.glob("best-*.json")]: remove(note)
-        (self.folder / LOCK).unlink(missing_ok=True)
-        if self.folder.exists() and not any(self.folder.iterdir()): self.folder.rmdir()
+        remove_empty(self.folder)
+
+
+def remove_empty(*folders: Path):
+    "Each as long as there is nothing in it."
+    for folder in folders:
+        try: folder.rmdir()
+        except OSError: return
 
 
 def digest(path: Path) -> dict:
