@@ -11,6 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 from commands import (CLASSIFY, FINETUNE, PRETRAIN, REPOSITORY, SCRATCH, command, films, metrics, ok, record, rows,
                       table, weights, write)
 from fastcore.script import CliError
@@ -19,6 +20,7 @@ from ulmfit.corpus import prepare as preparing
 from ulmfit.corpus.store import Corpus, with_held_out
 from ulmfit.corpus.stream import LanguageModelStream, Windows
 from ulmfit.model import bundle
+from ulmfit.model.device import device_and_dtype
 from ulmfit.model.language_model import mean_loss
 from ulmfit.text.tokenizer import Tokenizer
 from ulmfit.training import loop, records, step as stepping
@@ -90,6 +92,14 @@ def test_on_the_cpu_a_stage_is_deterministic_asked_or_not(made, tmp_path, undete
         ok(stage, *args, "--deterministic", "--out", tmp_path / stage)
         assert weights(tmp_path / stage) == weights(run)
         assert record(tmp_path / stage)["deterministic"] and not record(run)["deterministic"]
+
+
+def test_numbers_that_a_processor_is_slow_at_are_zero():
+    small = torch.tensor(1e-20)
+    torch.set_flush_denormal(False)
+    assert small * small
+    device_and_dtype("cpu", "fp32")
+    assert not small * small
 
 
 def test_a_classifier_from_scratch_needs_no_language_model(made, tmp_path):

@@ -13,6 +13,7 @@ import os
 from json import dumps
 from pathlib import Path
 
+import torch
 from fastcore.script import CliError, call_parse
 
 from ulmfit.training.files import write_text
@@ -68,6 +69,8 @@ def main(
                           precision=precision, kernel=kernel)
     print("\n".join(map(dumps, rows)) if json else table(rows))
     if not save: return
-    name = f"lm-{vocab}-{precision}-{kernel}".removesuffix("-fused") if what == "lm" else what
-    write_text(RESULTS / f"{name}.json", dumps(dict(machine=machine(), contenders=rows), indent=1) + "\n")
+    name = what
+    if what == "lm": name = "-".join(["lm", str(vocab), precision, *{kernel} - {"fused"}, *{device} - {"cpu"}])
+    gpu = {} if device == "cpu" else dict(gpu=torch.cuda.get_device_name(device))
+    write_text(RESULTS / f"{name}.json", dumps(dict(machine=machine() | gpu, contenders=rows), indent=1) + "\n")
     if what == "growth": growth.draw(rows, RESULTS / "growth.png")

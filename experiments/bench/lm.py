@@ -20,6 +20,7 @@ from .rounds import Contender, answer, beside_last, python_of, race, rates
 
 SIZES = dict(emb=400, hidden=1150, layers=3)
 DROPOUTS = dict(output=0.1, hidden=0.15, input=0.25, embedding=0.02, weight=0.2)
+LSTM_ON_GPU = {torch.float32: ", LSTM in TF32", torch.bfloat16: ", LSTM in float16"}  # a peer's, as torch has it
 ADAM, CLIP, ALPHA, BETA = dict(lr=1e-3, betas=(0.8, 0.99), eps=1e-8), 0.25, 2.0, 1.0
 
 
@@ -98,7 +99,7 @@ def plain(how: dict) -> tuple[Callable, str]:
             nn.utils.clip_grad_norm_(model.parameters(), CLIP)
             optimizer.step()
             optimizer.zero_grad()
-    return run, "torch.float32"
+    return run, f"torch.float32{LSTM_ON_GPU[torch.float32] if how['device'] == 'cuda' else ''}"
 
 
 def fastai(how: dict, autocast: bool = False) -> tuple[Callable, str]:
@@ -108,6 +109,7 @@ def fastai(how: dict, autocast: bool = False) -> tuple[Callable, str]:
     from fastai.losses import CrossEntropyLossFlat
     from fastai.optimizer import Adam
     from fastai.text.learner import LMLearner
+    from fastai.torch_core import default_device
 
     from experiments.peer_fastai import build_model
 
@@ -121,6 +123,7 @@ def fastai(how: dict, autocast: bool = False) -> tuple[Callable, str]:
         def after_train(self): raise CancelEpochException
 
     beta1, beta2 = ADAM["betas"]
+    default_device(how["device"] == "cuda")  # else it takes a GPU where there is one
 
     def run(pairs: list):
         learner.dls = DataLoaders(pairs, pairs, device=how["device"])
@@ -129,14 +132,15 @@ def fastai(how: dict, autocast: bool = False) -> tuple[Callable, str]:
     learner = LMLearner(DataLoaders([], []), model, loss_func=CrossEntropyLossFlat(), lr=ADAM["lr"],
                         opt_func=lambda ps, lr: Adam(ps, lr, beta1, beta2, ADAM["eps"], wd=0.0), alpha=ALPHA, beta=BETA,
                         cbs=[GradientClip(CLIP), TrainOnly()])
-    return run, "torch.bfloat16, autocast" if autocast else "torch.float32"
+    dtype = torch.bfloat16 if autocast else torch.float32
+    return run, str(dtype) + ", autocast" * autocast + (LSTM_ON_GPU[dtype] if how["device"] == "cuda" else "")
 
 
 CONTENDERS = {"ulmfit": ulmfit, "torch": plain, "fastai": fastai, "fastai-bf16": lambda how: fastai(how, autocast=True)}
 
 
 def contend(name: str, how: dict):
-    "Built, and warm after a step, when its first turn comes: while others measure, it waits."
+    "Built, and warm after its first steps, when its first turn comes: while others measure, it waits."
     torch.manual_seed(0)
     pairs = windows(how)
     if name.startswith("fastai"): pairs = [(x.T.contiguous(), y.T.contiguous()) for x, y in pairs]  # batch first
@@ -144,7 +148,9 @@ def contend(name: str, how: dict):
     @cache
     def warm() -> tuple[Callable, str]:
         run, dtype = CONTENDERS[name](how)
-        run(pairs[:1])
+        on_gpu = how["device"] == "cuda"
+        for _ in range(3 if on_gpu else 1): run(pairs[:1])  # on a GPU: as it is, recorded, replayed
+        if on_gpu: torch.cuda.synchronize()
         return run, dtype
 
     def work() -> dict:

@@ -28,7 +28,9 @@ def device_and_dtype(device: str, precision: str, deterministic: bool = False) -
     bf16 = torch.cuda.is_bf16_supported(including_emulation=False) if on_gpu else multiplies_bf16()
     dtypes = dict(auto=torch.bfloat16 if bf16 else torch.float32, fp32=torch.float32, bf16=torch.bfloat16)
     if precision not in dtypes: raise CliError(f"no precision is called {precision!r}; there are: {', '.join(dtypes)}")
-    if on_gpu: torch.backends.cudnn.allow_tf32 = False  # it is torch's default for an LSTM in float32: 10 bits
+    if on_gpu:  # float32 is float32 (of an LSTM torch's default is TF32: 10 bits); off, it bars bf16 from matrix units
+        torch.backends.cudnn.allow_tf32 = dtypes[precision] == torch.bfloat16
+        torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False  # sums of products are float32
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read at the first product on a GPU
         torch.use_deterministic_algorithms(True)

@@ -18,9 +18,10 @@ PREDICTIONS = "predictions.csv"  # of a classifier's run, for the documents of i
 
 
 def commit() -> str | None:
-    "The commit of the code that runs, `+` if it is changed; None outside a repository."
+    "The commit of the code that runs, `+` if it is changed; None where that is not known."
     def git(*args): return subprocess.run(["git", *args], cwd=Path(__file__).parent, capture_output=True, text=True)
-    head = git("rev-parse", "HEAD")
+    try: head = git("rev-parse", "HEAD")
+    except FileNotFoundError: return None  # there is no git
     return (head.stdout.strip() + ("+" if git("status", "--porcelain", "-uno").stdout else "")
             if head.returncode == 0 else None)
 
