@@ -19,6 +19,7 @@ from ulmfit.corpus.store import Documents, LabelledHeldOut
 from ulmfit.model import bundle
 from ulmfit.model.bundle import Bundle
 from ulmfit.model.classifier import Reading
+from ulmfit.model.device import device_and_dtype
 from ulmfit.model.inference import vectors
 from ulmfit.text.tokenizer import Tokenizer
 from ulmfit.training.settings import choose, flags
@@ -79,7 +80,8 @@ def main(
     **given,
 ):
     "Fit a linear classifier."
-    lm = bundle.load(model, bundle.LANGUAGE_MODEL) if model else None
+    where, _ = device_and_dtype("cpu", "fp32")
+    lm = bundle.load(model, bundle.LANGUAGE_MODEL).to(where) if model else None
     data = prepared(dataset, "classification", Tokenizer.from_dict(lm.tokenizer) if lm else Tokenizer())
     splits = data.words(lm.vocab) if lm else data.splits
     held_out, = choose([LabelledHeldOut], {}, given)
