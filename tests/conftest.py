@@ -21,6 +21,12 @@ def no_network(monkeypatch):
     monkeypatch.setenv("ULMFIT_OFFLINE", "1")  # for the processes that a test starts, too
 
 
+@pytest.fixture(autouse=True)
+def small_numbers():
+    "Numbers below 1e-308 are numbers, until a command in the test says otherwise for the rest of its process."
+    torch.set_flush_denormal(False)
+
+
 @pytest.fixture
 def undetermined():
     "After the test sums are as before, whatever a command has asked for."

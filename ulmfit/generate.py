@@ -5,7 +5,7 @@
 The prompt is read once; after that each word is one step from the state, so the cost does not grow with the text. A
 backwards model writes what comes before the prompt.
 """
-import math
+import math, sys
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -84,7 +84,8 @@ def main(
     device: str = "auto",  # cpu, cuda, cuda:1 …
 ):
     "Generate text."
-    if not 0 < temperature < math.inf: raise CliError(f"--temperature {temperature}: it must be above 0, and finite")
+    if not sys.float_info.min <= temperature < math.inf:  # below that it is taken for zero
+        raise CliError(f"--temperature {temperature}: it must be above 0, and finite")
     if not 0 < top_p <= 1: raise CliError(f"--top-p {top_p}: it must be above 0 and at most 1")
     if top_k < 0 or words < 0: raise CliError("--top-k and --words must not be negative")
     where, _ = device_and_dtype(device, "fp32")
