@@ -354,7 +354,6 @@ import sys
 from pathlib import Path
 from fastcore.script import CliError
 from ulmfit.corpus.download import fetch
-from ulmfit.locks import Busy, alone
 {before}
 try: fetch([{url!r}], Path({str(path)!r}), {SIZE}, {SHA!r})
 except CliError as e: sys.exit(str(e))

@@ -321,9 +321,11 @@ def test_what_can_be_begun_again_is_stopped_at_once():
         raise AssertionError("it went on")
 
 
-def until(ready):
+def until(ready, alive):
+    "Wait for a process to be `ready` for what the test does to it; one that has ended will not be."
     for _ in range(3000):
         if ready(): return
+        assert alive()
         time.sleep(0.01)
     raise AssertionError("it did not get ready")
 
@@ -381,7 +383,7 @@ LONG = ["--epochs", "4000", "--checkpoint-minutes", "0"]  # it will not come to 
 def test_a_signal_ends_a_stage_with_its_state_saved(made, tmp_path, stage, number, code):
     out = tmp_path / "run"
     process = started(stage, [*STAGES[stage](made), *LONG], out)
-    until(lambda: len(Checkpoints(out / "checkpoint").notes()) == 2)
+    until(lambda: len(Checkpoints(out / "checkpoint").notes()) == 2, process.is_alive)
     os.kill(process.pid, number)
     process.join(30)
     err = out.with_suffix(".log").read_text()
@@ -412,7 +414,7 @@ def test_a_signal_ends_a_command_in_one_line(made, tmp_path, place, number, code
     args = [made.classifier, "--input", tmp_path / "texts", "--output", tmp_path / "csv"]
     process = subprocess.Popen([sys.executable, "-m", "ulmfit.predict", *map(str, args)], cwd=REPOSITORY, text=True,
                                stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    until(reads if place == "input" else lambda: heeds(process))
+    until(reads if place == "input" else lambda: heeds(process), lambda: process.poll() is None)
     process.send_signal(number)
     assert (*process.communicate(timeout=30), process.returncode) == ("", said, code)
     for pipe in held: os.close(pipe)
