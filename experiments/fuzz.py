@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from fastcore.script import CliError, call_parse
 
-from ulmfit.corpus import prepare, registry, source
+from ulmfit.corpus import source
 from ulmfit.training.files import write_text
 from ulmfit.training.records import csv_text
 
@@ -74,7 +74,7 @@ def left_over(new: set[Path], how: str) -> str:
 def prepare_ground(root: Path):
     "Valid things to damage: a corpus, models. What the commands prepare by themselves goes there too."
     cards = source.ROOT
-    for module in (prepare, registry, source): module.ROOT = root / "data"
+    source.ROOT = root / "data"
     shutil.copytree(cards, root / "data", ignore=shutil.ignore_patterns("prepared", "downloads", "pydocs.toml"))
     rows = [f"{'a fine film' if i % 2 else 'so dull and bad'} {i},{'ab'[i % 2]}" for i in range(40)]
     (root / "texts.csv").write_text("\n".join(["text,label", *rows]))

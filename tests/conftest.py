@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from commands import CLASSIFY, FINETUNE, PRETRAIN, films, ok, table
-from ulmfit.corpus import prepare as preparing, registry, source
+from ulmfit.corpus import source
 from ulmfit.text.tokenizer import Tokenizer
 
 torch.set_num_threads(1)
@@ -39,7 +39,7 @@ def library(tmp_path, monkeypatch):
     "A `data/` of the test's own, and no mirror."
     root = tmp_path / "data"
     root.mkdir()
-    for module in (registry, preparing, source): monkeypatch.setattr(module, "ROOT", root)
+    monkeypatch.setattr(source, "ROOT", root)
     monkeypatch.delenv("ULMFIT_DATA", raising=False)
     return root
 
@@ -50,7 +50,7 @@ def made(tmp_path_factory):
     root = tmp_path_factory.mktemp("commands")
     Tokenizer()("spaCy is loaded before the processes that tokenise are forked")
     with pytest.MonkeyPatch.context() as patch:
-        for module in (registry, preparing, source): patch.setattr(module, "ROOT", root / "data")
+        patch.setattr(source, "ROOT", root / "data")
         patch.delenv("ULMFIT_DATA", raising=False)
         data, one = root / "films", table(root / "one.csv", films(8, 2))
         table(data / "train.csv", films(14, 0))

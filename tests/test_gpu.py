@@ -8,7 +8,7 @@ import pytest
 import torch
 from commands import PRETRAIN, films, metrics, ok, table, weights
 from reference import close
-from ulmfit.corpus import prepare as preparing, registry, source
+from ulmfit.corpus import source
 from ulmfit.kernels import KERNELS
 from ulmfit.kernels.layers import CHUNK
 from ulmfit.kernels.linear_cross_entropy import IGNORE
@@ -39,7 +39,7 @@ def corpus(tmp_path_factory):
     "Text for a language model, prepared without spaCy: the machine with the GPU may have none."
     root = tmp_path_factory.mktemp("gpu")
     with pytest.MonkeyPatch.context() as patch:
-        for module in (registry, preparing, source): patch.setattr(module, "ROOT", root / "data")
+        patch.setattr(source, "ROOT", root / "data")
         yield table(root / "one.csv", films(8, 2))
 
 

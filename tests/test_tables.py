@@ -11,7 +11,7 @@ from experiments import plan, report, run
 from experiments.findings import FAILS, HOLDS, MEASURES, OPEN, Difference, Results, mcnemar_table
 from experiments.plan import Job, Scale, names, read_toml
 from fastcore.script import CliError
-from ulmfit.corpus import prepare as preparing, registry, source
+from ulmfit.corpus import source
 from ulmfit.locks import alone
 from ulmfit.training.checkpoint import Checkpoints
 from ulmfit.training.optimizers import Optimization, group_factors
@@ -25,7 +25,7 @@ def place(tmp_path_factory):
     "A corpus, a dataset, the scale `smoke` on them, and a library of its own."
     root = tmp_path_factory.mktemp("tables")
     with pytest.MonkeyPatch.context() as patch:
-        for module in (registry, preparing, source): patch.setattr(module, "ROOT", root / "data")
+        patch.setattr(source, "ROOT", root / "data")
         patch.delenv("ULMFIT_DATA", raising=False)
         text = root / "text.txt"
         text.write_text("\n\n".join(t for t, _ in films(8, 2)))

@@ -25,7 +25,7 @@ from ..text.subwords import tokens as subword_tokens
 from ..text.tokenizer import SPACY, SUBWORDS, Tokenizer
 from .readers import Document
 from .registry import open_source
-from .source import ROOT, Source
+from .source import Source, in_data
 from .store import FORMAT, MANIFEST, Corpus, Shard, check_files, read_manifest
 from .writer import CorpusWriter
 
@@ -243,5 +243,5 @@ def prepared(name_or_path: str, kind: str | None, tokenizer: Tokenizer, text: st
     source = open_source(name_or_path, kind, text, label, encoding)
     about = identity(source, tokenizer)
     key = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:12]
-    out = ROOT / "prepared" / f"{source.name}-{source.kind}-{key}"
+    out = in_data("prepared") / f"{source.name}-{source.kind}-{key}"
     return prepare(source, tokenizer, out)

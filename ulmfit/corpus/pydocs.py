@@ -4,7 +4,7 @@ Sources are read with `ast`; nothing is imported or run. General domain: every l
 (`TARGETS`). Task: which of those a text documents, its give-aways (the libraries' own names) masked. A quarter of the
 target's texts are for testing; the general corpus leaves them out, so no language model has read them.
 """
-import ast, hashlib, importlib.util, inspect, re, sys, sysconfig, warnings
+import ast, gc, hashlib, importlib.util, inspect, re, sys, sysconfig, warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -81,7 +81,7 @@ def is_test(text: str) -> bool:
 @lru_cache(len(GENERAL))
 def parsed(files: tuple[Path, ...]) -> list[str]:
     "The files' docstrings, parsed by all cores; kept, for the task is of libraries that the general domain has read."
-    with ProcessPoolExecutor() as pool:
+    with ProcessPoolExecutor(initializer=gc.disable) as pool:  # trees have no cycles: a sixth less time
         return [text for found in pool.map(docstrings, files, chunksize=8) for text in found]
 
 

@@ -14,14 +14,14 @@ from . import pydocs, readers
 from .archives import Member
 from .download import fetch
 from .own import open_path
-from .source import ROOT, Place, Source, files_of, no_pages, pages_of, sha256, stamp
+from .source import Place, Source, files_of, in_data, no_pages, pages_of, sha256, stamp
 
 SUFFIXES = ("", ".xz", ".gz")
 READERS = dict(wikitext=readers.read_wikitext, trec=readers.read_trec, trec_fine=partial(readers.read_trec, fine=True),
                wikiextractor=readers.read_wikiextractor, whole=readers.read_file, zhang=readers.read_zhang)
 
 
-def cards() -> dict[str, Path]: return {p.stem: p for p in sorted(ROOT.glob("*.toml"))}
+def cards() -> dict[str, Path]: return {p.stem: p for p in sorted(in_data("").glob("*.toml"))}
 
 
 def read_card(name: str) -> dict:
@@ -33,7 +33,7 @@ def read_card(name: str) -> dict:
 def folders(card: dict) -> list[Path]:
     "Where a card's files may lie; downloads go to the last."
     name, mirror = card.get("folder", card["name"]), os.environ.get("ULMFIT_DATA")
-    return [*([Path(mirror) / name] if mirror else []), ROOT / "downloads" / name]
+    return [*([Path(mirror) / name] if mirror else []), in_data("downloads") / name]
 
 
 def first_existing(card: dict, about: dict, names: list[str]) -> Path | None:

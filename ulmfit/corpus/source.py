@@ -21,6 +21,11 @@ Stamp = tuple[int, int, int, int]
 Place = Path | Member  # a file, a folder or a member of an archive
 
 
+def in_data(path: str) -> Path:
+    "A place in `data/`, where cards, downloads and prepared corpora are."
+    return ROOT / path
+
+
 @dataclass
 class Source:
     "A corpus before preparation."
@@ -67,14 +72,14 @@ def digest(path: Path) -> str:
 
 
 def known_hashes() -> dict[str, list]:
-    try: known = json.loads((ROOT / "prepared/hashes.json").read_text(encoding="utf-8"))
+    try: known = json.loads((in_data("prepared/hashes.json")).read_text(encoding="utf-8"))
     except (OSError, ValueError): return {}
     return known if isinstance(known, dict) else {}
 
 
 def remember(hashes: dict[str, list]):
     "A convenience: where it cannot be written, the next preparation hashes again."
-    path = ROOT / "prepared/hashes.json"
+    path = in_data("prepared/hashes.json")
     part = path.with_name(f".hashes.{os.getpid()}")
     with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
