@@ -48,10 +48,13 @@ class Results:
 
     def of(self, table: str) -> list[dict]: return [r for r in self.rows if r["table"] == table]
 
+    def cell(self, table: str, row: str, column: tuple) -> list[dict]:
+        "What a place in a table is made of: the figures of each seed."
+        return [r for r in self.of(table) if (r["row"], r["dataset"], r["labelled"]) == (row, *column)]
+
     def errors(self, table: str, row: str, column: tuple, measure: str) -> dict[str, float]:
         "By seed."
-        return {r["seed"]: float(r[measure]) for r in self.of(table)
-                if r["row"] == row and (r["dataset"], r["labelled"]) == column and r[measure]}
+        return {r["seed"]: float(r[measure]) for r in self.cell(table, row, column) if r[measure]}
 
     def columns(self, table: str) -> list[tuple[str, str]]:
         "Datasets and numbers of labels, in order."
@@ -103,30 +106,29 @@ def claims_table(results: Results, table: str, about: dict) -> tuple[list[str], 
     return ["claim", "on", "points gained", "in the paper", "here"], rows
 
 
-def mcnemar_table(results: Results, table: str) -> tuple[list[str], list[list[str]]]:
+def mcnemar_table(results: Results, table: str, about: dict) -> tuple[list[str], list[list[str]]]:
     """Test documents that only one of two models has wrong, against the table's first row.
 
     Each seed is a test of its own, as the documents are the same in all: means of the counts, and the median of p.
     """
-    found: dict[tuple, list[tuple[int, int]]] = {}
-    for r in results.of(table):
-        if r["only_wrong"] and r["only_wrong"] + r["only_first_wrong"] != "00":
-            found.setdefault((r["row"], r["dataset"], r["labelled"]), []).append(
-                (int(r["only_wrong"]), int(r["only_first_wrong"])))
-    rows = [[row, shown((d, n)), *(f"{mean(counts):,.0f}" for counts in zip(*pairs)),
-             f"{median(binomtest(a, a + b).pvalue for a, b in pairs):.2g}"]
-            for (row, d, n), pairs in sorted(found.items())]
+    rows = []
+    for row in about["row"]:
+        for c in results.columns(table):
+            counts = ((r["only_wrong"], r["only_first_wrong"]) for r in results.cell(table, row["name"], c))
+            pairs = [(int(a), int(b)) for a, b in counts if a and a + b != "00"]
+            if pairs: rows.append([row["name"], shown(c), *(f"{mean(n):,.0f}" for n in zip(*pairs)),
+                                   f"{median(binomtest(a, a + b).pvalue for a, b in pairs):.2g}"])
     return ["row", "on", "wrong here only", "wrong in the first row only", "p (McNemar, exact; median of seeds)"], rows
 
 
-def cost_table(results: Results, table: str) -> tuple[list[str], list[list[str]]]:
+def cost_table(results: Results, table: str, about: dict) -> tuple[list[str], list[list[str]]]:
     "What a figure took, all stages that it needs."
     rows = []
-    for row in dict.fromkeys(r["row"] for r in results.of(table)):
-        of = [r for r in results.of(table) if r["row"] == row]
-        rows.append([row, f"{mean(float(r['seconds']) for r in of) / 60:.1f}",
-                     *(f"{mean(v):,.{digits}f}" if (v := [float(r[k]) for r in of if r[k]]) else ""
-                       for k, digits in (("documents_per_second", 1), ("peak_memory_mib", 0)))])
+    for row in about["row"]:
+        of = [r for r in results.of(table) if r["row"] == row["name"]]
+        if of: rows.append([row["name"], f"{mean(float(r['seconds']) for r in of) / 60:.1f}",
+                            *(f"{mean(v):,.{digits}f}" if (v := [float(r[k]) for r in of if r[k]]) else ""
+                              for k, digits in (("documents_per_second", 1), ("peak_memory_mib", 0)))])
     return ["row", "minutes", "documents/s", "peak MiB"], rows
 
 

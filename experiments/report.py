@@ -21,6 +21,7 @@ from .findings import (FAILS, HOLDS, MEASURES, OPEN, Results, claims_table, cost
 from .plan import HERE, names, read_toml
 from .run import RESULTS
 
+
 def plots(results: Results, table: str, about: dict) -> Iterator[str]:
     "SVG pictures: error over labels where a table has several numbers of them, over epochs for Table 7."
     if "labels" in about: yield from over_labels(results, table, about)
@@ -28,19 +29,30 @@ def plots(results: Results, table: str, about: dict) -> Iterator[str]:
 
 
 def over_labels(results: Results, table: str, about: dict) -> Iterator[str]:
+    "Figure 3."
     for dataset in dict.fromkeys(c[0] for c in results.columns(table)):
+        columns = {n: c for c in results.columns(table) if c[0] == dataset and (n := labels(results, table, c))}
         fig, ax = canvas(f"{dataset}: {MEASURES[about['measure']]}")
         for row in about["row"]:
-            xs, ys, bars = [], [], []
-            for c in results.columns(table):
-                if c[0] != dataset or not int(c[1]): continue
-                if errors := [*results.errors(table, row["name"], c, about["measure"]).values()]:
-                    xs, ys = [*xs, int(c[1])], [*ys, mean(errors)]
-                    bars.append(stdev(errors) if len(errors) > 1 else 0)
-            if len(xs) > 1: ax.errorbar(xs, ys, bars, marker="o", capsize=3, label=row["name"])
+            found = {n: [*e.values()] for n, c in columns.items()
+                     if (e := results.errors(table, row["name"], c, about["measure"]))}
+            bars = [stdev(e) if len(e) > 1 else 0 for e in found.values()]
+            if len(found) > 1: ax.errorbar([*found], [*map(mean, found.values())], bars, marker="o", capsize=3,
+                                           label=row["name"])
         if ax.containers:
             ax.set(xscale="log", xlabel="labelled documents")
+            ax.set_xticks([*columns], [f"{n:,}" for n in columns])
+            ax.minorticks_off()
             yield svg(fig, ax)
+
+
+def labels(results: Results, table: str, column: tuple[str, str]) -> int:
+    "How many documents of a column have labels: all are those of Table 1, but for validation; 0 if it is not there."
+    dataset, labelled = column
+    if int(labelled): return int(labelled)
+    there = results.errors("table1", "Training examples", (dataset, "0"), "value")
+    held_out = next(r["valid_documents"] for r in results.of(table) if (r["dataset"], r["labelled"]) == column)
+    return int(there["0"]) - int(held_out or 0) if there else 0
 
 
 def over_epochs(results: Results, rows: tuple[str, ...]) -> Iterator[str]:
@@ -48,8 +60,7 @@ def over_epochs(results: Results, rows: tuple[str, ...]) -> Iterator[str]:
     for column in results.columns("table7"):
         fig, ax = canvas(f"{shown(column)}: validation error over epochs (Figure 4)")
         for row in rows:
-            of = [r for r in results.of("table7") if r["row"] == row and (r["dataset"], r["labelled"]) == column]
-            runs = {r["run"] for r in of}
+            runs = {r["run"] for r in results.cell("table7", row, column)}
             points: dict[int, list[float]] = {}
             for r in results.curves:
                 if r["run"] in runs: points.setdefault(int(r["epoch"]), []).append(float(r["valid_error"]))
@@ -95,15 +106,15 @@ code{font-size:.75rem}details{margin:.4rem 0}
 
 def sections(results: Results) -> Iterator[tuple[str, str, object]]:
     "(kind, title, content) from the top: what a page is made of, whatever it is written in."
-    for table in names("tables"):
+    for table in sorted(names("tables"), key=lambda name: (not name.startswith("table"), name)):
         if not results.of(table): continue
         about = read_toml("tables", table)
         yield "heading", about["title"], None
         for measure in about["measure"], *about.get("also", []):
             yield "table", "", main_table(results, table, about, measure)
         for title, (head, rows) in (("Claims", claims_table(results, table, about)),
-                                    ("Against the first row, test documents", mcnemar_table(results, table)),
-                                    ("Cost", cost_table(results, table))):
+                                    ("Against the first row, test documents", mcnemar_table(results, table, about)),
+                                    ("Cost", cost_table(results, table, about))):
             if rows: yield "table", title, (head, rows)
         for picture in plots(results, table, about): yield "picture", "", picture
         yield "provenance", "Where each figure comes from", provenance(results, table)

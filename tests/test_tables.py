@@ -243,7 +243,8 @@ def test_the_first_row_is_what_mcnemar_compares_with(everything):
 def test_each_seed_is_a_test_of_mcnemar_of_its_own(tmp_path):
     head = "table,row,dataset,labelled,seed,only_wrong,only_first_wrong"
     (tmp_path / "s.csv").write_text("\n".join([head, "t,a,d,0,0,0,6", "t,a,d,0,1,2,2", "t,a,d,0,2,1,7"]))
-    assert mcnemar_table(Results(tmp_path / "s.csv"), "t")[1] == [["a", "d", "1", "5", "0.07"]]  # of 0.031, 1, 0.07
+    table = mcnemar_table(Results(tmp_path / "s.csv"), "t", dict(row=[dict(name="a")]))
+    assert table[1] == [["a", "d", "1", "5", "0.07"]]  # of 0.031, 1, 0.07
 
 
 # --- the report ---
@@ -285,4 +286,12 @@ def test_means_are_over_the_seeds(tmp_path):
 
 def test_a_report_of_nothing(tmp_path):
     with pytest.raises(CliError, match="no figures in .* yet"): report.main(results=tmp_path, out=tmp_path)
+
+
+def test_all_labels_are_as_many_as_there_are_but_for_validation(tmp_path):
+    head = "table,row,dataset,labelled,seed,value,valid_documents"
+    (tmp_path / "s.csv").write_text("\n".join([head, "table1,Training examples,d,0,0,100,", "t,a,d,0,0,,10",
+                                               "t,a,d,50,0,,10", "t,a,e,0,0,,10"]))
+    found = Results(tmp_path / "s.csv")
+    assert [report.labels(found, "t", c) for c in found.columns("t")] == [50, 90, 0]
 
