@@ -5,7 +5,7 @@
 Reads `experiments/results/tables/*.csv`, which the runner wrote, and `experiments/paper.csv`; writes
 `experiments/REPORT.md` and `experiments/report.html`, a page of its own with the plots in it. Nothing in them is typed.
 """
-import html, io
+import html, io, re
 from collections.abc import Iterator
 from pathlib import Path
 from statistics import mean, stdev
@@ -89,10 +89,16 @@ def markdown(head: list[str], rows: list[list[str]]) -> str:
     return "\n".join("| " + " | ".join(c.replace("|", "\\|") for c in line) + " |" for line in lines)
 
 
+def whole(cell: str) -> str:
+    "A figure and its spread stay on one line, however narrow the screen."
+    return re.sub(r" (?=±|\(\d)|(?<=±) ", "\N{NO-BREAK SPACE}", cell)
+
+
 def html_table(head: list[str], rows: list[list[str]]) -> str:
     def line(cells: list[str], tag: str) -> str:
         marks = {HOLDS: "yes", FAILS: "no", OPEN: "open"}
-        return "<tr>" + "".join(f'<{tag} class="{marks.get(c, "")}">{html.escape(c)}</{tag}>' for c in cells) + "</tr>"
+        filled = (f'<{tag} class="{marks.get(c, "")}">{whole(html.escape(c))}</{tag}>' for c in cells)
+        return f"<tr>{''.join(filled)}</tr>"
     return ('<div class="wide"><table>' + line(head, "th") + "".join(line(r, "td") for r in rows) + "</table></div>")
 
 
@@ -101,7 +107,7 @@ h1,h2,h3{line-height:1.2}.wide{overflow-x:auto}table{border-collapse:collapse;fo
 td,th{padding:.25rem .6rem;border-bottom:1px solid #ddd;text-align:left;white-space:nowrap}
 .yes{background:#dff3df}.no{background:#f8dcdc}.open{background:#f3f0dc}svg{max-width:100%;height:auto}
 code{font-size:.75rem}details{margin:.4rem 0}
-@media(max-width:40rem){th,td:first-child{white-space:normal}td,th{padding:.25rem .35rem}}"""
+@media(max-width:40rem){th,td{white-space:normal;padding:.25rem .35rem}td:first-child{min-width:7rem}}"""
 
 
 def sections(results: Results) -> Iterator[tuple[str, str, object]]:
