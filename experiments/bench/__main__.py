@@ -16,12 +16,14 @@ from pathlib import Path
 import torch
 from fastcore.script import CliError, call_parse
 
+from ulmfit.model.device import device_and_dtype
 from ulmfit.training.files import write_text
 
 from . import classify, growth, lm, scaling, tokenize
 from .rounds import machine
 
 RESULTS = Path(__file__).parents[1] / "results" / "bench"
+NAMES = {torch.bfloat16: "bf16", torch.float32: "fp32"}
 
 
 def table(rows: list[dict]) -> str:
@@ -43,7 +45,7 @@ def main(
     steps: int = 2,  # lm, scaling: of each round
     processes: int = 2,  # scaling: beside one
     device: str = "cpu",  # lm: cpu | cuda
-    precision: str = "bf16",  # lm, scaling: of this project, fp32 | bf16
+    precision: str = "auto",  # lm, scaling: of this project, auto | fp32 | bf16
     kernel: str = "fused",  # lm: of this project, fused | wavefront (GPU) | reference
     peer: str = None,  # fastai; lm: torch | fastai | fastai-bf16
     rounds: int = 3,  # of each contender
@@ -58,6 +60,7 @@ def main(
     if peer not in (None, *peers[what]):
         raise CliError(f"no peer is called {peer!r}; there is: {', '.join(peers[what]) or 'none'}")
     if documents is None: documents = usual.get(what)
+    precision = NAMES[device_and_dtype(device, precision)[1]]
     if what == "tokenize": rows = tokenize.compare(input, documents, peer, rounds)
     elif what in ("classify", "predict"): rows = classify.compare(what, documents, peer, rounds)
     elif what == "growth": rows = growth.compare(len(os.sched_getaffinity(0)))

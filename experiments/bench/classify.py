@@ -4,9 +4,9 @@
     python -m experiments.bench predict  --documents 512 --peer fastai
 
 All contenders have the same network (the paper's sizes, random weights), the same vocabulary, batch, windows, longest
-document, dropouts, AR and TAR, Adam and clipping. `ulmfit` computes in bf16, `fp32` is the same in float32; `fastai`
-2.8.12 has its own model, padding, order of documents and loop. To classify they begin with ids, to predict with texts,
-which they tokenise as their users would.
+document, dropouts, AR and TAR, Adam and clipping. `ulmfit` computes in bf16 where the processor has it, `fp32` in
+float32; `fastai` 2.8.12 has its own model, padding, order of documents and loop. To classify they begin with ids, to
+predict with texts, which they tokenise as their users would.
 """
 import json, os, sys, time
 from collections import Counter
@@ -19,7 +19,7 @@ from .rounds import Contender, answer, beside_last, python_of, race, rates
 
 SIZES = dict(vocab=30_000, emb=400, hidden=1150, layers=3, batch=64, bptt=72, max_length=1440)
 DROPOUTS = dict(output_p=0.4, hidden_p=0.3, input_p=0.4, embed_p=0.05, weight_p=0.5)
-OURS = dict(ulmfit="bf16", fp32="fp32")
+OURS = dict(ulmfit="auto", fp32="fp32")
 
 
 def reviews(documents: int) -> dict:

@@ -3,8 +3,8 @@
     python -m experiments.bench growth --save      a table, and a picture with --save
 
 Each point is a process of its own, so that its peak of resident memory is that of the point alone; the paper's sizes,
-bf16. A training step of the language model for vocabulary and batch; a prediction for one document; preparation as
-`experiments.corpora` has measured it.
+in bf16 where the processor has it. A training step of the language model for vocabulary and batch; a prediction for
+one document; preparation as `experiments.corpora` has measured it.
 """
 import csv, json, sys, time
 from pathlib import Path
@@ -13,7 +13,7 @@ from .rounds import Contender, answer, python_of, race
 
 VOCABS, BATCHES = (10_000, 33_278, 60_000, 120_000, 267_735), (8, 16, 32, 64, 128, 256)
 LENGTHS = (100, 1000, 10_000, 100_000)
-USUAL = dict(vocab=33_278, batch=64, bptt=70, steps=1, device="cpu", precision="bf16", kernel="fused")
+USUAL = dict(vocab=33_278, batch=64, bptt=70, steps=1, device="cpu", precision="auto", kernel="fused")
 CORPORA = Path(__file__).parents[1] / "results" / "corpora.csv"
 
 
@@ -21,15 +21,17 @@ def document(length: int):
     "A contender: the class of one document of so many tokens."
     import torch
     from ulmfit.model.classifier import Classifier
+    from ulmfit.model.device import device_and_dtype
     from ulmfit.model.encoder import Encoder
+    _, dtype = device_and_dtype(USUAL["device"], USUAL["precision"])
     model = Classifier(Encoder(USUAL["vocab"]), 2).eval()
     ids, lengths = torch.randint(2, USUAL["vocab"], (length, 1)), torch.tensor([length])
 
     @torch.no_grad()
     def work() -> dict:
         began = time.perf_counter()
-        model(ids, lengths, dtype=torch.bfloat16)
-        return dict(seconds=time.perf_counter() - began)
+        model(ids, lengths, dtype=dtype)
+        return dict(seconds=time.perf_counter() - began, dtype=str(dtype))
     answer(work)
 
 
@@ -37,7 +39,8 @@ def point(axis: str, at: int, command: list[str], threads: int) -> dict:
     "A row: seconds and bytes."
     contender = Contender(f"{axis} {at:,}", [python_of("ulmfit"), "-m", *command], threads)
     race([contender], 2)
-    return dict(axis=axis, at=at, seconds=round(min(r["seconds"] for r in contender.rounds), 3),
+    return dict(axis=axis, at=at, dtype=contender.rounds[0]["dtype"],
+                seconds=round(min(r["seconds"] for r in contender.rounds), 3),
                 peak_memory_bytes=max(r["peak_memory_bytes"] for r in contender.rounds))
 
 
@@ -48,7 +51,7 @@ def compare(threads: int) -> list[dict]:
     rows += [point("batch", b, step(batch=b), threads) for b in BATCHES]
     rows += [point("document's tokens", n, ["experiments.bench.growth", str(n)], threads) for n in LENGTHS]
     prepared = sorted(csv.DictReader(CORPORA.read_text().splitlines()), key=lambda r: int(r["tokens"]))
-    return rows + [dict(axis="corpus's tokens", at=int(r["tokens"]), seconds=float(r["seconds"]),
+    return rows + [dict(axis="corpus's tokens", at=int(r["tokens"]), dtype="", seconds=float(r["seconds"]),
                         peak_memory_bytes=int(r["peak_memory_bytes"])) for r in prepared]
 
 
