@@ -135,6 +135,11 @@ class Scale:
         "What of a dataset is for validation and testing: the same for all of its jobs."
         return self.datasets[dataset].get("held_out", {})
 
+    def few(self, dataset: str, labelled: int) -> dict:
+        "What a dataset's classifiers change where there are few labels: epochs are few steps then."
+        about = self.datasets[dataset].get("few", {})
+        return about.get("classify", {}) if 0 < labelled <= about.get("labelled", 0) else {}
+
     def language_model(self, row: dict, dataset: str, labelled: int, seed: int, backwards: bool) -> "Job | str":
         "Stage 2 of a row, one for all seeds; on the labelled texts alone, where it says so, one for each."
         base = "none" if row.get("base") == "none" else self.base(row, backwards)
@@ -144,7 +149,8 @@ class Scale:
                    self.preset, (base,), seed if few else 0)
 
     def classifier(self, row: dict, dataset: str, labelled: int, seed: int, backwards: bool = False) -> Job:
-        flags = self.settings("classify", dataset, row) | labels(labelled) | direction(backwards)
+        flags = (self.settings("classify", dataset, row) | self.few(dataset, labelled) | labels(labelled)
+                 | direction(backwards))
         return Job("classify", dataset, flags, self.preset,
                    (self.language_model(row, dataset, labelled, seed, backwards),), seed)
 

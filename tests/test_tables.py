@@ -88,6 +88,14 @@ def test_a_claim_is_about_rows_that_there_are():
         for claim in about.get("claim", []): assert {claim["better"], claim["than"]} <= there, name
 
 
+def test_few_labels_change_what_the_scale_says(place, tmp_path):
+    scale = tmp_path / "few.toml"
+    scale.write_text((place.root / "tiny.toml").read_text() + "few = { labelled = 9, classify = { epochs = 7 } }\n")
+    epochs = [Scale(str(scale)).job(dict(name="r"), str(place.root / "films"), n, 0).flags.get("epochs")
+              for n in (0, 9, 10)]
+    assert epochs[1] == 7 and epochs[0] == epochs[2] != 7
+
+
 @pytest.mark.parametrize("change", [
     dict(flags=dict(lr=0.1)), dict(seed=1), dict(preset="small"), dict(stage="finetune_lm"), dict(models=()),
     dict(flags=dict(backwards=True))])
