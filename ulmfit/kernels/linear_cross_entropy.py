@@ -10,7 +10,7 @@ from torch import Tensor
 from . import native
 
 IGNORE = -100
-LOGITS = dict(cpu=1 << 26, cuda=1 << 29)  # bytes at hand: the fewer blocks, the fewer additions to a gradient
+LOGITS = dict(cpu=1 << 26, cuda=1 << 29)  # bytes, or 256 rows: fewer blocks, fewer additions to a gradient
 ALIGNED = dict(cpu=1, cuda=128)  # a GPU's products want a number of words that is a multiple of so many
 
 
@@ -74,6 +74,6 @@ def linear_cross_entropy(x: Tensor, weight: Tensor, bias: Tensor | None, target:
     `multiple`.
     """
     dtype = dtype or x.dtype
-    rows = rows or max(64, LOGITS[x.device.type] // (len(weight) * dtype.itemsize))
+    rows = rows or max(256, LOGITS[x.device.type] // (len(weight) * dtype.itemsize))
     return _LinearCrossEntropy.apply(x, weight, bias, target, dtype, rows, multiple or ALIGNED[x.device.type],
                                      torch.is_grad_enabled())
