@@ -302,4 +302,3 @@ def test_all_labels_are_as_many_as_there_are_but_for_validation(tmp_path):
                                                "t,a,d,50,0,,10", "t,a,e,0,0,,10"]))
     found = Results(tmp_path / "s.csv")
     assert [report.labels(found, "t", c) for c in found.columns("t")] == [50, 90, 0]
-

@@ -72,7 +72,7 @@ def digest(path: Path) -> str:
 
 
 def known_hashes() -> dict[str, list]:
-    try: known = json.loads((in_data("prepared/hashes.json")).read_text(encoding="utf-8"))
+    try: known = json.loads(in_data("prepared/hashes.json").read_text(encoding="utf-8"))
     except (OSError, ValueError): return {}
     return known if isinstance(known, dict) else {}
 
