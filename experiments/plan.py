@@ -129,11 +129,11 @@ class Scale:
     def settings(self, stage: str, dataset: str, row: dict) -> dict:
         "The scale's, then the dataset's, then the row's."
         return (self.shared[stage] | self.datasets[dataset].get(stage, {}) | row.get(stage, {})
-                | self.held_out(dataset))
+                | self.held_out(dataset, row))
 
-    def held_out(self, dataset: str) -> dict:
-        "What of a dataset is for validation and testing: the same for all of its jobs."
-        return self.datasets[dataset].get("held_out", {})
+    def held_out(self, dataset: str, row: dict) -> dict:
+        "What of a dataset is for validation and testing: the same for all of its jobs, unless a row says otherwise."
+        return self.datasets[dataset].get("held_out", {}) | row.get("held_out", {})
 
     def few(self, dataset: str, labelled: int) -> dict:
         "What a dataset's classifiers change where there are few labels: epochs are few steps then."
@@ -160,14 +160,14 @@ class Scale:
             case "classifier": return self.classifier(row, dataset, labelled, seed, row.get("backwards", False))
             case "both directions":
                 pair = tuple(self.classifier(row, dataset, labelled, seed, b) for b in (False, True))
-                tested = {k: v for k, v in self.held_out(dataset).items() if k == "tested"}
+                tested = {k: v for k, v in self.held_out(dataset, row).items() if k == "tested"}
                 return Job("evaluate", dataset, tested, models=pair)
             case "features":
                 lm = self.language_model(row, dataset, labelled, seed, False)
-                return Job("baseline", dataset, self.held_out(dataset) | labels(labelled), models=(lm,), seed=seed)
+                return Job("baseline", dataset, self.held_out(dataset, row) | labels(labelled), models=(lm,), seed=seed)
             case "counts": return Job("counts", dataset, dict(of=row["of"]))
             case "bag of words":
-                return Job("baseline", dataset, self.held_out(dataset) | labels(labelled), seed=seed)
+                return Job("baseline", dataset, self.held_out(dataset, row) | labels(labelled), seed=seed)
             case other: raise CliError(f"no kind of row is called {other!r}; there are: {', '.join(KINDS)}")
 
     def cells(self, table: str, datasets: list[str] | None = None, seeds: int | None = None) -> list[Cell]:
