@@ -7,7 +7,7 @@ from statistics import mean, median, stdev
 from scipy.stats import binomtest, t as student
 
 from .plan import HERE
-from .run import saved
+from .run import EACH, saved
 
 CONFIDENCE = 0.95
 HOLDS, FAILS, OPEN = "holds", "does not hold", "cannot tell at this scale"
@@ -122,14 +122,15 @@ def mcnemar_table(results: Results, table: str, about: dict) -> tuple[list[str],
 
 
 def cost_table(results: Results, table: str, about: dict) -> tuple[list[str], list[list[str]]]:
-    "What a figure took, all stages that it needs."
-    rows = []
-    for row in about["row"]:
-        of = [r for r in results.of(table) if r["row"] == row["name"]]
-        if of: rows.append([row["name"], f"{mean(float(r['seconds']) for r in of) / 60:.1f}",
-                            *(f"{mean(v):,.{digits}f}" if (v := [float(r[k]) for r in of if r[k]]) else ""
-                              for k, digits in (("documents_per_second", 1), ("peak_memory_mib", 0)))])
-    return ["row", "minutes", "documents/s", "peak MiB"], rows
+    "What a figure took: each stage that it needs, in order, on average over seeds."
+    def mean_of(found: list[dict], key: str, unit: float, digits: int) -> str:
+        each = zip(*([float(v) / unit for v in r[key].split(EACH)] for r in found if r[key]))
+        return EACH.join(f"{mean(v):,.{digits}f}" for v in each)
+
+    rows = [[row["name"], shown(c), mean_of(found, "seconds", 60, 1), mean_of(found, "documents_per_second", 1, 1),
+             mean_of(found, "peak_memory_mib", 1, 0)]
+            for row in about["row"] for c in results.columns(table) if (found := results.cell(table, row["name"], c))]
+    return ["row", "on", "minutes, stage by stage", "documents/s", "peak MiB"], rows
 
 
 def provenance(results: Results, table: str) -> tuple[list[str], list[list[str]]]:

@@ -35,6 +35,7 @@ COLUMNS = [*PLACE, *MEASURED, "valid_documents", "test_documents", "valid_perple
            "peak_memory_mib", "only_wrong", "only_first_wrong", "run", "data", "commit", "precision", "notes",
            "command"]
 CURVES = ["run", "epoch", "train_loss", "valid_loss", "valid_error"]
+EACH = " + "  # between the stages' figures
 PRINTED = ("evaluate", "baseline", "counts")  # their figures are what they print
 FORK = multiprocessing.get_context("fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn")
 ELSEWHERE = 75  # exit status of a job that another runner has
@@ -105,21 +106,22 @@ def wrong(path: Path) -> np.ndarray:
 def figures(cell: Cell, first: Job, root: Path) -> dict | None:
     """A row of the results; None while its job is not finished.
 
+    `seconds` and `peak_memory_mib` are of each job that led to it, one after another.
     `only_wrong` counts the test documents that this model has wrong and that of the table's first row has right,
     `only_first_wrong` the others (McNemar's test).
     """
     found = record(cell.job, root)
     if found is None: return None
-    result, chain = found["result"], [record(j, root) or {} for j in cell.job.needs()]
+    result, chain = found["result"], [r for j in cell.job.needs() if (r := record(j, root))]
     row = dict(table=cell.table, row=cell.row, dataset=cell.dataset, labelled=cell.labelled, seed=cell.seed,
-               run=cell.job.name, seconds=round(sum(r.get("seconds", 0) for r in chain)))
+               run=cell.job.name, seconds=EACH.join(f"{r['seconds']:.0f}" for r in chain if "seconds" in r),
+               peak_memory_mib=EACH.join(str(b >> 20) for r in chain if (b := r["result"].get("peak_memory_bytes"))))
     row |= {k: round(result[k], 4) for k in MEASURED if k in result}
     row |= {k: result[k] for k in ("valid_documents", "test_documents") if k in result}
     if "error" in result: row |= dict(test_error=round(result["error"], 4), test_documents=result["documents"])
     lms = [r for r in chain if r.get("stage") == "finetune_lm"]
     if lms: row |= dict(valid_perplexity=round(lms[-1]["result"]["valid_perplexity"], 3))
     if "best_epoch" in found: row |= dict(epochs=found["best_epoch"])
-    if "peak_memory_bytes" in result: row |= dict(peak_memory_mib=result["peak_memory_bytes"] >> 20)
     paths = [root / job.name / PREDICTIONS for job in (cell.job, first)]
     if all(p.is_file() for p in paths):
         mine, theirs = map(wrong, paths)

@@ -8,7 +8,7 @@ import pytest
 from commands import films, rows, table
 from corpora import says
 from experiments import plan, report, run
-from experiments.findings import FAILS, HOLDS, MEASURES, OPEN, Difference, Results, mcnemar_table
+from experiments.findings import FAILS, HOLDS, MEASURES, OPEN, Difference, Results, cost_table, mcnemar_table
 from experiments.plan import Job, Scale, names, read_toml
 from fastcore.script import CliError
 from ulmfit.corpus import source
@@ -94,6 +94,16 @@ def test_few_labels_change_what_the_scale_says(place, tmp_path):
     epochs = [Scale(str(scale)).job(dict(name="r"), str(place.root / "films"), n, 0).flags.get("epochs")
               for n in (0, 9, 10)]
     assert epochs[1] == 7 and epochs[0] == epochs[2] != 7
+
+
+def test_a_row_may_test_on_more_than_the_scale_says(place, tmp_path):
+    scale, films = tmp_path / "some.toml", str(place.root / "films")
+    scale.write_text((place.root / "tiny.toml").read_text() + "held_out = { valid_fraction = 0.1, tested = 4 }\n")
+    for kind in ("classifier", "features", "bag of words"):
+        some, all_of_it = (Scale(str(scale)).job(dict(name="r", kind=kind) | more, films, 0, 0).flags
+                           for more in ({}, dict(held_out=dict(tested=0))))
+        assert (some["tested"], all_of_it["tested"]) == (4, 0)
+        assert some["valid_fraction"] == all_of_it["valid_fraction"] == 0.1
 
 
 @pytest.mark.parametrize("change", [
@@ -290,6 +300,21 @@ def test_means_are_over_the_seeds(tmp_path):
     found = Results(tmp_path / "s.csv")
     assert found.errors("t", "a", ("d", "0"), "valid_error") == {"0": 2, "1": 4}
     assert found.difference("t", "b", "a", ("d", "0"), "valid_error").pairs == [(1, 4)]
+
+
+def test_costs_are_told_stage_by_stage(tmp_path):
+    head = "table,row,dataset,labelled,seed,seconds,documents_per_second,peak_memory_mib"
+    (tmp_path / "s.csv").write_text("\n".join([head, "t,a,d,0,0,60 + 120,2,5 + 7", "t,a,d,0,1,120 + 240,4,7 + 9",
+                                               "t,a,e,0,0,6,,"]))
+    _, told = cost_table(Results(tmp_path / "s.csv"), "t", dict(row=[dict(name="a"), dict(name="b")]))
+    assert told == [["a", "d", "1.5 + 3.0", "3.0", "6 + 8"], ["a", "e", "0.1", "", ""]]
+
+
+def test_the_cost_of_a_figure_is_that_of_all_its_stages(place, everything):
+    found = {r["row"]: r for r in rows((place.root / "results/tiny.csv").read_text()) if r["table"] == "stages"}
+    ulmfit, words = found["ULMFiT"], found["Bag of words + logistic regression"]
+    assert [len(ulmfit[k].split(run.EACH)) for k in ("seconds", "peak_memory_mib")] == [3, 3]
+    assert float(words["seconds"]) >= 0 and words["peak_memory_mib"] == ""
 
 
 def test_a_report_of_nothing(tmp_path):
