@@ -124,7 +124,7 @@ def mcnemar_table(results: Results, table: str, about: dict) -> tuple[list[str],
 def cost_table(results: Results, table: str, about: dict) -> tuple[list[str], list[list[str]]]:
     "What a figure took: each stage that it needs, in order, on average over seeds."
     def mean_of(found: list[dict], key: str, unit: float, digits: int) -> str:
-        each = zip(*([float(v) / unit for v in r[key].split(EACH)] for r in found if r[key]))
+        each = zip(*([float(v) / unit for v in r[key].split(EACH)] for r in found if r[key]), strict=True)
         return EACH.join(f"{mean(v):,.{digits}f}" for v in each)
 
     rows = [[row["name"], shown(c), mean_of(found, "seconds", 60, 1), mean_of(found, "documents_per_second", 1, 1),

@@ -351,6 +351,7 @@ def wrong(made, tmp: Path, case: str) -> tuple[list, list[str]]:
         "a preset with a slip": lambda: (pretrain("--preset", write(tmp / "p.toml", "[pretrain]\nlrr = 1.0\n")),
                                          ["lrr"]),
         "a preset that is no TOML": lambda: (pretrain("--preset", write(tmp / "p.toml", "[pretrain\n")), ["p.toml"]),
+        "a preset that is not utf-8": lambda: (pretrain("--preset", write(tmp / "p.toml", b"# \xe9\n")), ["p.toml"]),
         "no such schedule": lambda: (pretrain("--schedule", "steep"), ["--schedule", "'steep'", "stlr"]),
         "no such optimizer": lambda: (pretrain("--optimizer", "adamm"), ["'adamm'", "adamw"]),
         "no such plan": lambda: (classify("--plan", "sideways"), ["'sideways'", "gradual"]),
@@ -361,6 +362,11 @@ def wrong(made, tmp: Path, case: str) -> tuple[list, list[str]]:
         "no such split": lambda: (["evaluate", clf, "--split", "later"], ["later", "test"]),
         "no such lm split": lambda: (["finetune_lm", "--dataset", data, "--model", lm, *FINETUNE, "--lm-splits",
                                       "train+unsup", "--out", new], ["unsup"]),
+        "a split of one token": lambda: (
+            ["finetune_lm", "--dataset", table(table(tmp / "d/train.csv", films(4, 0)).with_name("valid.csv"),
+                                               [("", "bad")]).parent, "--model", lm, *FINETUNE, "--out", new],
+            ["fewer than two tokens"]),
+        "no columns": lambda: (["evaluate", lm, "--batch", "0"], ["--batch"]),
         "labels of a corpus without": lambda: (
             ["classify", "--dataset", write(tmp / "t.txt", "a\n\nb"), *SCRATCH, "--out", new],
             ["t.txt", "classification"]),
@@ -415,6 +421,18 @@ def test_wrong_use_is_told_in_one_line(made, tmp_path, case):
     for part in named: assert part in error, error
     assert case in LEAVES_A_RUN or not list(tmp_path.glob("new*"))
     assert not list(tmp_path.glob("new/model*")) and not list((made.root / "data").rglob("*.part*"))
+
+
+def test_splits_are_read_in_the_order_in_which_they_are_named(made, tmp_path):
+    table(tmp_path / "d/train.csv", films(4, 0))
+    write(tmp_path / "d/unsup.csv", "text\nsome more of it\n")
+    tokens = {}
+    for names in "train", "unsup", "unsup+train", "train+unsup+train":
+        run = tmp_path / names
+        ok("finetune_lm", "--dataset", tmp_path / "d", "--model", made.lm, *FINETUNE, "--lm-splits", names, "--out",
+           run)
+        tokens[names] = record(run)["result"]["train_tokens"]
+    assert tokens["unsup+train"] == tokens["train+unsup+train"] == tokens["train"] + tokens["unsup"] > tokens["unsup"]
 
 
 def test_a_named_encoding_is_read(made, tmp_path):

@@ -65,6 +65,9 @@ def test_a_name_that_is_too_long_for_a_file_is_told(made, tmp_path, monkeypatch,
 @pytest.mark.parametrize("flags, named", [
     (["--rates", "[1, null, 2]"], "--rates"), (["--phases", "[1]"], "phase"), (["--phases", '[{"lr": "x"}]'], "lr"),
     (["--phases", '[{"epochs": -1}]'], "epochs"), (["--phases", '[{"lr": -1}]'], "--lr"),
+    (["--phases", '[{"last": 0}]'], "--last"), (["--schedule", "stlr", "--ratio", "0"], "--ratio"),
+    (["--schedule", "one_cycle", "--div", "0"], "--div"), (["--discriminative", "0"], "--discriminative"),
+    (["--schedule", "stlr", "--cut-frac", "nan"], "--cut-frac"), (["--lr", "inf"], "--lr"),
     (["--beta1", "inf"], "beta"), (["--lr", "nan"], "--lr"), (["--weight-p", "nan"], "--weight-p"),
     (["--encoding", "utf-8\n"], "no encoding")])
 def test_a_setting_that_cannot_be_is_told(made, tmp_path, flags, named):

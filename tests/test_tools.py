@@ -5,8 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from commands import (films, ok, record, rows,
-                      table, write)
+from commands import FINETUNE, command, films, ok, record, rows, table, write
 from hypothesis import example, given, settings, strategies as st
 from ulmfit.generate import filtered, generate, write_out
 from ulmfit.model import bundle
@@ -47,6 +46,15 @@ def test_a_pretrained_model_is_evaluated_on_the_runs_own_text(made):
 def test_a_fine_tuned_model_is_evaluated_on_the_runs_own_text(made):
     found = evaluated(made.tuned, "--split", "valid", "--batch", "4")["loss"]
     assert found == pytest.approx(record(made.tuned)["result"]["valid_loss"], abs=1e-6)
+
+
+def test_a_model_fine_tuned_on_texts_without_labels_is_evaluated_on_what_it_has_not_read(made, tmp_path):
+    "No texts for testing were held out before those for validation."
+    text = write(tmp_path / "t.txt", "\n\n".join(t for t, _ in films(8, 3)))
+    ok("finetune_lm", "--dataset", text, "--model", made.lm, *FINETUNE, "--out", tmp_path / "run")
+    found = evaluated(tmp_path / "run", "--split", "valid", "--batch", "4")["loss"]
+    assert found == pytest.approx(record(tmp_path / "run")["result"]["valid_loss"], abs=1e-6)
+    assert "no split test" in command("evaluate", tmp_path / "run").err
 
 
 def test_a_language_model_is_evaluated_on_any_text(made, tmp_path):

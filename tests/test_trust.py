@@ -119,6 +119,15 @@ def test_a_run_that_went_on_from_an_earlier_checkpoint_leaves_the_damaged_one_be
     assert [note.stem for note in two.notes()] == ["step-000013", "step-000012"] and two.newest() == dict(at=13)
 
 
+def test_of_the_two_that_are_kept_none_is_known_to_be_damaged(two):
+    "Also where the run saves at other steps than before."
+    flip(two.folder / "step-000020.pt")
+    assert two.newest() == dict(at=12)
+    two.save(25, dict(at=25))
+    flip(two.folder / "step-000025.pt")
+    assert two.newest() == dict(at=12)
+
+
 def test_steps_are_in_order_however_many_they_are(tmp_path):
     kept = Checkpoints(tmp_path)
     for n in (999_998, 999_999, 1_000_000): kept.save(n, dict(at=n))

@@ -14,7 +14,7 @@ import numpy as np
 from fastcore.script import CliError, call_parse
 
 from .corpus.prepare import prepared
-from .corpus.store import Corpus, Documents, sample_labelled, with_held_out
+from .corpus.store import Corpus, Documents, HeldOut, LabelledHeldOut, sample_labelled
 from .corpus.stream import LanguageModelStream, Windows
 from .model import bundle
 from .model.bundle import CLASSIFIER, LANGUAGE_MODEL, Bundle
@@ -25,6 +25,7 @@ from .model.language_model import mean_loss
 from .text.tokenizer import Tokenizer
 from .training.files import write_text
 from .training.records import csv_text, read_record
+from .training.settings import check
 
 
 def read_split(data: Corpus, of: Bundle, split: str, record: dict, tested: int = 0) -> Documents:
@@ -34,9 +35,10 @@ def read_split(data: Corpus, of: Bundle, split: str, record: dict, tested: int =
     """
     splits, settings = data.words(of.vocab), record.get("settings", {})
     seed = record.get("split_seed", record.get("seed", 0))
-    held_out = [n for n in ("test", "valid") if f"{n}_fraction" in settings and data.fingerprint == record.get("data")]
-    for name in held_out if split == "train" or split not in splits else []:
-        splits = with_held_out(splits, name, settings[f"{name}_fraction"], seed)
+    if data.fingerprint == record.get("data") and (split == "train" or split not in splits):
+        kind = LabelledHeldOut if "test_fraction" in settings else HeldOut
+        fractions = {k: settings[k] for k in ("valid_fraction", "test_fraction") if k in settings}
+        splits = kind(**fractions).apart(splits, seed)
     if split not in splits: raise CliError(f"{data.name} has no split {split}; it has: {', '.join(splits)}")
     docs = splits[split]
     if of.kind == CLASSIFIER:
@@ -86,6 +88,7 @@ def main(
     precision: str = "fp32",  # fp32 | bf16 | auto
 ):
     "Evaluate a model, or an ensemble of classifiers."
+    check("batch", batch)
     where, dtype = device_and_dtype(device, precision)
     paths = [Path(r) for r in ([runs] if isinstance(runs, (str, Path)) else runs)]
     bundles = [bundle.load(p, CLASSIFIER if len(paths) > 1 else None).to(where) for p in paths]

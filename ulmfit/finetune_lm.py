@@ -7,6 +7,7 @@ The vocabulary becomes the target's: a token that the pretrained model knew keep
 With `--keep-words` the model's other words follow while there is room: what few texts lack, the next ones may have.
 Labels are not used. Texts for testing are not read, also where they are held out of the training texts, unless
 `--lm-splits` names them; run.json then says so. With `--labelled` only the texts that stage 3 learns from are read.
+Which words there are is counted in all texts of these splits, held out or not: all seeds have one vocabulary.
 """
 from pathlib import Path
 
@@ -71,7 +72,7 @@ def main(
     tokenizer = Tokenizer.from_dict(old.tokenizer) if old else Tokenizer.named(text_settings)
     with ranks.in_turn():
         data = prepared(dataset, None, tokenizer, text_column, label_column, encoding, of_model=bool(old))
-        names = lm_splits.split("+")
+        names = [*dict.fromkeys(lm_splits.split("+"))]
         if missing := set(names) - set(data.splits):
             raise CliError(f"{data.name} has no split {', '.join(missing)}; it has: {', '.join(data.splits)}")
         vocab = (old.vocab if old and data.tokenizer.kind == SUBWORDS  # every text has the same subwords
@@ -79,8 +80,8 @@ def main(
         if old and vocab_settings.keep_words: vocab = vocab.filled_up(old.vocab, vocab_settings.max_vocab)
         splits = held_out.apart(data.words(vocab), split_seed, seed)
     backwards = old.backwards if old else backwards
-    text = splits["train"] if "train" in names else splits[names[0]]
-    for name in names[1:]: text = text.followed_by(splits[name])
+    text, *others = (splits[n] for n in names)
+    for other in others: text = text.followed_by(other)
     if old: print(coverage(vocab, old.vocab, text.counts(len(vocab))))
     stream = LanguageModelStream(text, streaming.batch, windows, streaming.shuffle, backwards, seed, ranks.part,
                                  where)

@@ -154,7 +154,7 @@ class LabelledHeldOut(HeldOut):
     labelled: int = 0  # of the others learn from so many only, of each class in its proportion (0: all)
     tested: int = 0  # test on so many only, likewise (0: all)
 
-    def apart(self, splits: dict[str, Documents], seed: int, draw: int) -> dict[str, Documents]:
+    def apart(self, splits: dict[str, Documents], seed: int, draw: int = 0) -> dict[str, Documents]:
         "What is held out goes by `seed`, which of the others are labelled by `draw`; text without labels has no test."
         if splits["train"].labels is not None: splits = with_held_out(splits, "test", self.test_fraction, seed)
         elif self.labelled: raise CliError("--labelled: the training texts have no labels")

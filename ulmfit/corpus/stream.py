@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+from fastcore.script import CliError
 from torch import Tensor
 
 from .store import Documents
@@ -64,7 +65,7 @@ class LanguageModelStream:
         self.shuffle, self.backwards, self.seed, self.device = shuffle, backwards, seed, device
         self.tokens = int(self.docs.lengths.sum())
         pairs = self.tokens - 1
-        if pairs < 1: raise ValueError("a stream needs two tokens at least")
+        if pairs < 1: raise CliError("a split has fewer than two tokens: nothing for a language model")
         self.batch = min(batch, pairs)
         share, extra = divmod(pairs, self.batch)
         self.here, self.steps = part(self.batch), share + (extra > 0)

@@ -34,7 +34,7 @@ class Architecture:
 @dataclass(frozen=True)
 class Dropouts:
     "Probabilities of dropping; the defaults are the authors' for the language model."
-    output_p: float = 0.1  # on the last layer's output, before the decoder
+    output_p: float = 0.1  # on the last layer's output, before the decoder (language model only)
     hidden_p: float = 0.15  # between layers
     input_p: float = 0.25  # on the embedded words
     embed_p: float = 0.02  # of whole words

@@ -22,7 +22,7 @@ class Regularization:
     """
     alpha: float = 2.0  # AR: keeps activations small
     beta: float = 1.0  # TAR: keeps them slow
-    ar_on: str = field(default="dropped", metadata=dict(choices=("dropped", "raw")))  # AR on the output: dropped | raw
+    ar_on: str = field(default="dropped", metadata=dict(choices=("dropped", "raw")))  # of an LM: dropped | raw
 
 
 class Share(NamedTuple):

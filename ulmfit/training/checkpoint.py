@@ -26,18 +26,16 @@ class Damaged(Exception): "A checkpoint that is not what was written, and why."
 
 class Checkpoints:
     "Those of a run, in a folder of their own; of several processes one `writes`."
-    def __init__(self, folder: Path, writes: bool = True): self.folder, self.writes = Path(folder), writes
+    def __init__(self, folder: Path, writes: bool = True):
+        self.folder, self.writes, self.damaged = Path(folder), writes, []
 
     def save(self, step: int, state: dict, best: str | None = None):
-        "Keep the state at a step; with the one before it and the best weights that they name, no others stay."
+        "Keep the state at a step; with the good one before it and the best weights that they name, no others stay."
         if not self.writes: return
+        while self.damaged: remove(self.damaged.pop())
         write(self.folder / f"step-{step:06}.pt", state, best=best)
-        notes = self.notes()
-        # what is newer than this step was damaged: the run went on from one before it
-        later = notes.index(self.folder / f"step-{step:06}.json")
-        kept = notes[later:later + KEPT]
-        for note in notes:
-            if note not in kept: remove(note)
+        kept, old = (notes := self.notes())[:KEPT], notes[KEPT:]
+        for note in old: remove(note)
         named = {json.loads(note.read_text()).get("best") for note in kept}
         for path in self.folder.glob("best-*.pt"):
             if path.name not in named: remove(path.with_suffix(".json"))
@@ -49,12 +47,16 @@ class Checkpoints:
         return path.name
 
     def newest(self) -> dict | None:
-        "The last state that is as it was written; what is damaged is said. CliError where none is left of any."
+        """The last state that is as it was written. CliError where none is left of any.
+
+        What is damaged is said, and gone when the next one is saved.
+        """
         notes, last = self.notes(), None
         for note in notes:
             try: return read(note)
             except Damaged as e:
                 last = e
+                self.damaged.append(note)
                 print(f"{e}; the checkpoint before it is used" if note is not notes[-1] else str(e), file=sys.stderr)
         if last: raise CliError(f"{last}, and there is no other; remove {self.folder} to begin again")
 

@@ -2,7 +2,7 @@
 
 A flag on the command line wins over the preset, the preset over the field's default.
 """
-import argparse, inspect, json, os, tomllib
+import argparse, inspect, json, math, os, tomllib
 from collections.abc import Sequence
 from dataclasses import MISSING, asdict, fields, is_dataclass
 from pathlib import Path
@@ -17,8 +17,9 @@ PRESETS = Path(__file__).parents[2] / "experiments" / "presets"
 # The lowest value that a number can have; shares lie between 0 and 1.
 LEAST = dict(batch=1, bptt=1, emb=1, hidden=1, layers=1, epochs=1, head_hidden=1, train_tokens=1, eval_tokens=1,
              max_length=1, max_steps=0, patience=0, labelled=0, tested=0, drop_mult=0, lr=0, clip=0, weight_decay=0,
-             alpha=0, beta=0, nonmono=0, checkpoint_minutes=0, subwords=20, validate_every=1)
-SHARES = ("_p", "_drop", "_fraction")
+             alpha=0, beta=0, nonmono=0, checkpoint_minutes=0, subwords=20, validate_every=1, last=1, ratio=1, div=1,
+             div_final=1, decay=0, discriminative=1e-3)
+SHARES = ("_p", "_drop", "_fraction", "cut_frac", "pct_start")
 
 
 def default_of(field):
@@ -79,16 +80,17 @@ def preset(name: str, stage: str, from_nothing: bool = False) -> dict:
         known = ", ".join(sorted(p.stem for p in PRESETS.glob("*.toml")))
         raise CliError(f"no preset is called {name!r}; there are: {known}")
     try: values = tomllib.loads(path.read_text()).get(stage, {})
-    except tomllib.TOMLDecodeError as e: raise CliError(f"{path}: {e}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e: raise CliError(f"{path}: {e}") from None
     other = values.pop("from_scratch", {})
     return values | other if from_nothing else values
 
 
-def check(name: str, value, choices: Sequence[str] | None):
+def check(name: str, value, choices: Sequence[str] | None = None):
     "Refuse a value that its setting cannot have."
     flag, share = f"--{name.replace('_', '-')} {value!r}", name.endswith(SHARES)
     if choices and value not in choices: raise CliError(f"{flag} is not one of: {', '.join(choices)}")
-    if (least := LEAST.get(name, 0 if share else None)) is not None and not value >= least:  # nor nan
+    if isinstance(value, float) and not math.isfinite(value): raise CliError(f"{flag} is not a finite number")
+    if (least := LEAST.get(name, 0 if share else None)) is not None and value < least:
         raise CliError(f"{flag}: it must be at least {least}")
     # everything may be dropped, but not everything held out
     if share and (value >= 1 if name.endswith("_fraction") else value > 1):
