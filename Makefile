@@ -70,7 +70,7 @@ bench: setup bench-peers  ## tokenisation (IMDb; needs the data) and a training 
 	$(PY) -m experiments.bench tokenize --input imdb --peer fastai --save
 	$(PY) -m experiments.bench lm --peer fastai --save
 
-precision: setup  ## does training pay for bf16? WikiText-2, three seeds (an hour or two; needs the data)
+precision: setup  ## does training pay for bf16? WikiText-2, three seeds (half an hour; needs the data)
 	$(PY) -m experiments.precision
 
 corpora: setup  ## what preparing each dataset costs (a quarter of an hour; needs the data)

@@ -1,4 +1,4 @@
-"""What preparation costs: every dataset that is here from its files to ids on disk, and a text of 2 GB.
+"""What preparation costs: six corpora from their files to ids on disk, and a text of 2 GB.
 
     python -m experiments.corpora                       all; figures in experiments/results/corpora.csv
     python -m experiments.corpora trec,imdb             some

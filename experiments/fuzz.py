@@ -1,6 +1,6 @@
 """Hostile input: every case must end in success or in one line of error.
 
-    python -m experiments.fuzz [--cases 10000] [--seed 0]                  (make fuzz; seven minutes)
+    python -m experiments.fuzz [--cases 10000] [--seed 0]                  (make fuzz; minutes)
     python -m experiments.fuzz --only csv --first 123 --cases 1            one case again
 
 Text rules, tokenizer, tables, folders, models, run.json and the command line are given what `experiments/hostile.py`

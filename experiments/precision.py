@@ -1,6 +1,6 @@
 """Does training pay for bf16? WikiText-2, preset `small`, bf16 against fp32, the same seeds.
 
-    python -m experiments.precision [--steps 300] [--seeds 3]        (make precision)
+    python -m experiments.precision [--seeds 3]        (make precision)
 
 Figures go to experiments/results/precision.csv.
 """
@@ -17,7 +17,7 @@ RESULT = Path(__file__).parent / "results" / "precision.csv"
 
 @call_parse
 def main(
-    steps: int = 0,  # of 32 × 70 tokens, a cycle over so many (0: two passes)
+    steps: int = 300,  # of 32 × 70 tokens, a cycle over so many (0: two passes)
     seeds: int = 3,  # how many
     out: Path = Path("runs/precision"),  # folder of the runs
 ):

@@ -216,7 +216,7 @@ def work(jobs: list[Job], root: Path, after: Callable[[], None]) -> dict[str, st
 
 @call_parse
 def main(
-    tables: Annotated[str, "which: 1 … 7, figure3, transfer (default: all)", dict(nargs="*")],
+    tables: Annotated[str, "which: 1, 2 (and 3), 4 … 7, figure3, recipe … (default: all)", dict(nargs="*")],
     scale: str = "small",  # smoke, small, paper, or a TOML file
     seeds: int = None,  # how many (default: the scale's)
     datasets: str = None,  # trec,ag_news,imdb … (default: the scale's)

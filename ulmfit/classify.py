@@ -6,7 +6,7 @@
     python -m ulmfit.classify --dataset imdb --model none --out runs/imdb-scratch          (no transfer)
     python -m ulmfit.classify --dataset imdb --model runs/imdb-lm --from-scratch --out …   (all of it but the weights)
 
-Validation documents are set apart before anything is learnt; the test split is read once, at the end: it chooses nothing.
+Validation documents are set apart before anything is learnt; the test split is read once, at the end, and chooses none.
 """
 from pathlib import Path
 
@@ -45,7 +45,7 @@ SETTINGS = (ClassifierDropouts, Regularization, Reading, HeadSettings, LabelledH
 def main(
     dataset: str = "pydocs",  # name of a dataset, path, or prepared corpus
     model: str = "en-small",  # run, bundle or name of a language model; none: random weights
-    preset: str = "demo",  # settings: demo, small, fast, paper, scripts, fastai, awd … or a TOML file
+    preset: str = "demo",  # settings: demo, small, fast, paper, scripts, fastai, or a TOML file
     out: Path = Path("runs/classify"),  # folder of the run
     from_scratch: bool = False,  # the model's network and vocabulary, but random weights
     backwards: bool = False,  # a model that reads from the end; direction is the model's, where there is one

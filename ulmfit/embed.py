@@ -4,7 +4,7 @@
     python -m ulmfit.embed runs/wt103 --input texts.txt --output tokens.npy --tokens --layer 0
 
 A document's vector is the concat pooling `[h_T, maxpool, meanpool]` of a layer's outputs. With `--tokens` the .npy
-holds a row per token, and `tokens.csv` beside it says which token of which document each row is.
+holds a row per token, and `tokens.tokens.csv` beside it says which token of which document each row is.
 """
 from pathlib import Path
 

@@ -32,7 +32,7 @@ from .training.loop import Training, fit
 from .training.optimizers import Optimization
 from .training.records import Run
 from .training.schedules import Schedule
-from .training.settings import choose, flags, natural, preset as read_preset
+from .training.settings import choose, flags, natural, preset as read_preset, variables
 
 # the last two serve `--model none`; else they are the model's
 SETTINGS = (Dropouts, Regularization, TargetVocab, LabelledHeldOut, Windows, Streaming, Optimization, Schedule,
@@ -44,7 +44,7 @@ SETTINGS = (Dropouts, Regularization, TargetVocab, LabelledHeldOut, Windows, Str
 def main(
     dataset: str = "pydocs",  # name of a dataset, path, or prepared corpus
     model: str = "en-small",  # run, bundle or name of the pretrained language model; none: random weights
-    preset: str = "demo",  # settings: demo, small, fast, paper, scripts, fastai, awd … or a TOML file
+    preset: str = "demo",  # settings: demo, small, fast, paper, scripts, fastai, or a TOML file
     out: Path = Path("runs/finetune_lm"),  # folder of the run
     lm_splits: str = "train",  # whose texts are read: train, train+unsup, train+unsup+test (transductive) …
     backwards: bool = False,  # a model that reads from the end; direction is the model's, where there is one
@@ -111,4 +111,4 @@ def main(
     ranks.leave()
     print(f"validation perplexity {run.result['valid_perplexity']:.2f} in {figures['seconds']:.0f} s; "
           f"model in {run.model}\n"
-          f"next: make classify FROM={out}{'' if dataset == 'pydocs' else f' DATASET={dataset}'}")
+          f"next: make classify FROM={out}{variables(PRESET=preset, DATASET=dataset)}")

@@ -53,7 +53,9 @@ class Contender:
 
 def answer(work):
     "The contender's side: `work()` gives a round's figures."
-    for _ in sys.stdin: print(json.dumps(dict(peak_memory_bytes=peak_rss()) | work()), flush=True)
+    for _ in sys.stdin:
+        done = work()
+        print(json.dumps(dict(peak_memory_bytes=peak_rss()) | done), flush=True)
 
 
 def peak_rss() -> int:

@@ -3,7 +3,7 @@
 They need no blanks between words, so Chinese and Japanese work, and every language has the same small vocabulary, which
 no stage has to change. The model is a few hundred kilobytes that live in the corpus and the bundle. ULMFiT's rules run
 before it; a mark of case stands before its word as a piece of its own. SentencePiece is an extra:
-pip install "ulmfit[subwords]".
+pip install -e ".[subwords]".
 """
 import io, random, re
 from bisect import bisect_right
@@ -26,7 +26,7 @@ def sentencepiece():
     "The library, imported here because only subwords need it."
     try: import sentencepiece as library
     except ImportError as e:
-        raise CliError('subwords need SentencePiece: pip install "ulmfit[subwords]"') from e
+        raise CliError('subwords need SentencePiece: pip install -e ".[subwords]"') from e
     return library
 
 

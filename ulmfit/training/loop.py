@@ -81,9 +81,9 @@ def spans(task: Task, phases: list[Phase], training: Training) -> list[Span]:
 
 def fit(task: Task, optimization: Optimization, schedule: Schedule, unfreezing: Unfreezing, training: Training,
         run: Run, rng: Generator) -> dict:
-    """Train by the plan, with an evaluation after every epoch, and leave the model with the weights that it ends with.
+    """Train by the plan, with evaluations, and leave the model with the weights that it ends with.
 
-    Returns that epoch's row of the metrics, tokens or documents per second of training, and how many steps it skipped.
+    Returns their epoch's row of the metrics, tokens or documents per second of training, and how many steps it skipped.
     Ctrl-C and SIGTERM end the process with its state saved.
     """
     alone = run.checkpoints.held() if run.ranks.leads else nullcontext()

@@ -1,5 +1,5 @@
 """What a run leaves behind: a folder with run.json, metrics.csv, the model, and while it lasts a checkpoint."""
-import csv, io, json, math, os, platform, resource, subprocess
+import csv, io, json, math, os, platform, resource, subprocess, sys
 from importlib.metadata import version
 from pathlib import Path
 
@@ -29,7 +29,7 @@ def commit() -> str | None:
 def peak_memory(device: torch.device) -> int:
     "Bytes: of the device where it is a GPU, else resident memory of the process, at their highest."
     return (torch.cuda.max_memory_allocated(device) if device.type == "cuda"
-            else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+            else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024))
 
 
 def csv_text(rows: list[dict], columns: list[str] | None = None) -> str:

@@ -79,10 +79,16 @@ def preset(name: str, stage: str, from_nothing: bool = False) -> dict:
     if not os.path.isfile(path):  # which a name that is too long is not either
         known = ", ".join(sorted(p.stem for p in PRESETS.glob("*.toml")))
         raise CliError(f"no preset is called {name!r}; there are: {known}")
-    try: values = tomllib.loads(path.read_text()).get(stage, {})
+    try: values = tomllib.loads(path.read_text()).get(stage)
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e: raise CliError(f"{path}: {e}") from None
+    if values is None: raise CliError(f"the preset {path} has no [{stage}]; give another, or its settings")
     other = values.pop("from_scratch", {})
     return values | other if from_nothing else values
+
+
+def variables(**named: str) -> str:
+    "As `make` is given them, behind a target; its defaults are left out."
+    return "".join(f" {k}={v}" for k, v in named.items() if v not in ("demo", "pydocs"))
 
 
 def check(name: str, value, choices: Sequence[str] | None = None):
