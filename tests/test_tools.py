@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from commands import FINETUNE, command, films, ok, record, rows, table, write
+from commands import FINETUNE, SCRATCH, command, films, ok, record, rows, table, write
 from hypothesis import example, given, settings, strategies as st
 from ulmfit.generate import filtered, generate, write_out
 from ulmfit.model import bundle
@@ -114,6 +114,14 @@ def test_predictions_are_written_to_a_file(made, tmp_path):
     out = tmp_path / "new" / "out.csv"
     assert "2 texts" in ok("predict", made.classifier, "--output", out, stdin="fine\ndull")
     assert rows(out.read_text()) == predicted(made.classifier, stdin="fine\ndull")
+
+
+def test_a_class_may_be_called_label(tmp_path):
+    data = table(tmp_path / "d.csv", [("a b", "label"), ("c d", "other")] * 8)
+    ok("classify", "--dataset", data, *SCRATCH, "--epochs", "1", "--out", tmp_path / "run")
+    found, = predicted(tmp_path / "run", stdin="a b")
+    p = [float(found[c]) for c in ("label (class)", "other")]
+    assert found["label"] == ["label", "other"][p[1] > p[0]] and sum(p) == pytest.approx(1, abs=3e-6)
 
 
 def test_no_text_gives_no_prediction(made): assert predicted(made.classifier, stdin="") == []

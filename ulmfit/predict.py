@@ -37,8 +37,9 @@ def main(
     bundles = [bundle.load(Path(r), bundle.CLASSIFIER).to(where) for r in paths]
     texts = read_texts(input, text_column, encoding)
     classes, p = bundles[0].classes, probabilities(bundles, [documents(b, texts) for b in bundles], dtype)
-    rows = [dict(label=classes[row.argmax()]) | {c: f"{x:.6f}" for c, x in zip(classes, row)} for row in p]
-    table = csv_text(rows, ["label", *classes])
+    columns = ["label (class)" if c == "label" else c for c in classes]  # the first column has that name
+    rows = [dict(label=classes[row.argmax()]) | {c: f"{x:.6f}" for c, x in zip(columns, row)} for row in p]
+    table = csv_text(rows, ["label", *columns])
     if output == "-": sys.stdout.write(table)
     else:
         write_text(Path(output), table)
