@@ -36,10 +36,11 @@ def bag_of_words(train: Documents, others: list[Documents]) -> list[float]:
                   [d.targets for d in (train, *others)], strengths=(1, 10, 100))
 
 
-def features(language_model: Bundle, train: Documents, others: list[Documents], layer: int = -1) -> list[float]:
+def features(language_model: Bundle, train: Documents, others: list[Documents], layer: int = -1,
+             reading: Reading = Reading()) -> list[float]:
     "Errors of logistic regression on a language model's document vectors: transfer without fine-tuning."
     def of(docs: Documents) -> np.ndarray:
-        found = dict(vectors(language_model, docs, layer, Reading(), language_model.model.encoder.embedding.dtype))
+        found = dict(vectors(language_model, docs, layer, reading, language_model.model.encoder.embedding.dtype))
         return np.stack([found[i] for i in range(len(docs))])
     return linear(StandardScaler(), [*map(of, [train, *others])], [d.targets for d in (train, *others)],
                   strengths=(0.001, 0.01, 0.1))
@@ -71,7 +72,7 @@ def fitted(kind, x, y, c: float): return make_pipeline(kind, LogisticRegression(
 
 
 @call_parse
-@flags(LabelledHeldOut)
+@flags(LabelledHeldOut, Reading)
 def main(
     dataset: str = "pydocs",  # name or path, as `classify` has it
     model: str = None,  # language model whose features are taken (default: a bag of words)
@@ -84,9 +85,10 @@ def main(
     lm = bundle.load(model, bundle.LANGUAGE_MODEL).to(where) if model else None
     data = prepared(dataset, "classification", Tokenizer.from_dict(lm.tokenizer) if lm else Tokenizer())
     splits = data.words(lm.vocab) if lm else data.splits
-    held_out, = choose([LabelledHeldOut], {}, given)
+    held_out, reading = choose([LabelledHeldOut, Reading], {}, given)
     splits = held_out.apart(splits, split_seed, seed)
     others = [splits["valid"], splits["test"]]
-    valid, test = features(lm, splits["train"], others) if lm else bag_of_words(splits["train"], others)
+    valid, test = (features(lm, splits["train"], others, reading=reading) if lm else
+                   bag_of_words(splits["train"], others))
     print(json.dumps(dict(valid_error=valid, test_error=test, labelled=len(splits["train"]),
                           valid_documents=len(others[0]), test_documents=len(others[1]))))

@@ -40,7 +40,9 @@ def main(
 ):
     "Pretrain, fine-tune, classify with transfer and without."
     began = time.monotonic()
-    if fresh: shutil.rmtree(out, ignore_errors=True)
+    if fresh:
+        for run in (r for name in ("pretrain", "finetune_lm", "transfer-*", "scratch-*") for r in out.glob(name)):
+            shutil.rmtree(run)
     def heading(title: str): print(f"\n[{time.monotonic() - began:.0f} s] {title}", flush=True)
 
     heading("1  pretrain a language model on general text")

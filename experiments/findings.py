@@ -124,8 +124,9 @@ def mcnemar_table(results: Results, table: str, about: dict) -> tuple[list[str],
 def cost_table(results: Results, table: str, about: dict) -> tuple[list[str], list[list[str]]]:
     "What a figure took: each stage that it needs, in order, on average over seeds."
     def mean_of(found: list[dict], key: str, unit: float, digits: int) -> str:
-        each = zip(*([float(v) / unit for v in r[key].split(EACH)] for r in found if r[key]), strict=True)
-        return EACH.join(f"{mean(v):,.{digits}f}" for v in each)
+        each = [[float(v) / unit for v in r[key].split(EACH)] for r in found if r[key]]
+        if len({*map(len, each)}) != 1: return ""  # nothing, or some from where not all stages had been
+        return EACH.join(f"{mean(v):,.{digits}f}" for v in zip(*each))
 
     rows = [[row["name"], shown(c), mean_of(found, "seconds", 60, 1), mean_of(found, "documents_per_second", 1, 1),
              mean_of(found, "peak_memory_mib", 1, 0)]

@@ -2,7 +2,8 @@
 
     python -m experiments.run table7 --scale small --seeds 3            (make tables SCALE=small TABLE=7)
     python -m experiments.run --scale small --dry-run                   everything: what is to be done, and the hours
-    python -m experiments.run table4 table6 --print-commands            one line for each job, for a cluster's scheduler
+    python -m experiments.run table4 table6 --print-commands            one line for each training, for a cluster's
+                                                                        scheduler; what is left then is minutes
 
 Jobs run one after another, each a command as anyone would type it, in a folder of its own under `runs/tables/`. A job
 that is finished is not run again, one that was interrupted goes on, one that fails is reported and the others run. To
@@ -129,9 +130,12 @@ def figures(cell: Cell, first: Job, root: Path) -> dict | None:
             row |= dict(only_wrong=int((mine & ~theirs).sum()), only_first_wrong=int((theirs & ~mine).sum()))
     stages = [r for r in chain if "commit" in r]
     notes = dict.fromkeys(n for r in stages for n in r.get("notes", []))
-    if stages: row |= dict(data=stages[-1]["data"][:12], commit=(stages[-1]["commit"] or "")[:12],
+    if stages: row |= dict(data=stages[-1]["data"][:12], commit=short(stages[-1]["commit"] or ""),
                            precision=", ".join(dict.fromkeys(r["dtype"].removeprefix("torch.") for r in stages)))
     return row | dict(notes="; ".join(notes), command="python " + shlex.join(cell.job.command(root)))
+
+
+def short(commit: str) -> str: return commit[:12] + "+" * commit.endswith("+")
 
 
 def saved(path: Path) -> list[dict]:
@@ -223,7 +227,7 @@ def main(
     root: Path = None,  # folder of the runs (default: runs/tables/<scale>)
     results: Path = RESULTS,  # folder of the figures
     dry_run: bool = False,  # print what is to be done
-    print_commands: bool = False,  # print each unfinished job as a command
+    print_commands: bool = False,  # print each unfinished training as a command
 ):
     "Run the paper's tables and figures."
     chosen = [f"table{t}" if t.isdecimal() else t for t in tables] or names("tables")
@@ -237,7 +241,8 @@ def main(
     jobs = unique([c for c in cells if there.get(tuple(map(str, c.place))) != c.job.name])
     left = [j for j in jobs if not record(j, root)]
     if print_commands:
-        for j in left: print("python " + shlex.join(j.command(root)))
+        for j in left:
+            if j.stage in STAGES: print("python " + shlex.join(j.command(root)))
         return
     predicted, unknown = hours(left, root)
     more = f" and {unknown} jobs of unknown length" if unknown else ""

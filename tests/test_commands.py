@@ -2,6 +2,7 @@
 import inspect
 import io
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -370,6 +371,18 @@ def wrong(made, tmp: Path, case: str) -> tuple[list, list[str]]:
         "labels of a corpus without": lambda: (
             ["classify", "--dataset", write(tmp / "t.txt", "a\n\nb"), *SCRATCH, "--out", new],
             ["t.txt", "classification"]),
+        "nothing to train on": lambda: (
+            ["classify", "--dataset", table(tmp / "test.csv", films(2, 0)), "--model", lm, *CLASSIFY, "--out", new],
+            ["no training split", "test"]),
+        "one document to learn from": lambda: (
+            ["classify", "--dataset", table(tmp / "3.csv", [("a", "x"), ("b", "x"), ("c", "y")] * 2), "--model", lm,
+             *CLASSIFY, "--test-fraction", "0.5", "--valid-fraction", "0.6", "--out", new], ["one document"]),
+        "no document to hold out": lambda: (
+            ["classify", "--dataset", table(tmp / "3.csv", [("a", "x"), ("b", "x"), ("c", "y")]), "--model", lm,
+             *CLASSIFY, "--out", new], ["none can be held out", "valid"]),
+        "a class whose name is not utf-8": lambda: (
+            ["classify", "--dataset", write(tmp / os.fsdecode(b"d/train/caf\xe9/1.txt"), "a").parents[2], "--model",
+             lm, *CLASSIFY, "--out", new], ["not UTF-8"]),
         "too many labels asked for": lambda: (classify("--labelled", "999"), ["999"]),
         "a device of another kind": lambda: (pretrain("--device", "meta"), ["no device is called 'meta'"]),
         "too many rates": lambda: (pretrain("--rates", "[1, 2, 3, 4]"), ["--rates", "4", "3"]),

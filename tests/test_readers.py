@@ -328,6 +328,76 @@ def test_a_folder_of_tables_has_a_split_a_file(tmp_path):
         train=[("train", "x")], valid=[("dev", "x")], test=[("test", "x")], unsup=[("no label", None)])
 
 
+@pytest.mark.parametrize("name, split", [
+    ("validation.csv", "valid"), ("Testing.CSV", "test"), ("unlabeled.csv", "unsup"), ("test/part1.csv", "test"),
+    ("dev/a/b.tsv.gz.csv", "valid")])
+def test_a_table_belongs_to_the_split_that_it_or_its_folder_names(tmp_path, name, split):
+    write(tmp_path / "c/train.csv", "text,label\na,x\n")
+    write(tmp_path / "c" / name, "text,label\nb,x\n")
+    source = open_source(str(tmp_path / "c"))
+    assert by_split(source) == dict(train=[("a", "x")]) | {split: [("b", None if split == "unsup" else "x")]}
+    assert not source.notes
+
+
+def test_a_table_that_names_no_split_beside_others_that_do_is_said(tmp_path):
+    for name in ("train", "test", "more"): write(tmp_path / f"c/{name}.csv", "text,label\na,x\n")
+    assert [n for n in open_source(str(tmp_path / "c")).notes if "more.csv is read as training data" in n]
+
+
+@pytest.mark.parametrize("name", ["train.csv.bak", "test.csv.part", ".train.csv.123.tmp", ".train.csv", "train.csv~"])
+def test_what_a_program_left_beside_a_table_is_not_read(tmp_path, name):
+    write(tmp_path / "c/train.csv", "text,label\na,x\n")
+    write(tmp_path / "c" / name, "text,label\nb,x\n")
+    assert by_split(open_source(str(tmp_path / "c"))) == dict(train=[("a", "x")])
+
+
+@pytest.mark.parametrize("name", ["1.txt~", ".1.txt.swp", "1.txtX", "1.txt.bak"])
+def test_what_a_program_left_beside_a_text_is_not_read(tmp_path, name):
+    source = open_source(str(write(label_folders(tmp_path / "c") / "train/pos" / name, "x") and tmp_path / "c"))
+    assert len(by_split(source)["train"]) == 3 == len([p for p in source.files if "train" in p.parts])
+
+
+def test_capital_letters_in_a_name_change_nothing(tmp_path):
+    write(tmp_path / "Rev.CSV", "text,label\na,x\n")
+    source = open_source(str(tmp_path / "Rev.CSV"))
+    assert source.kind == "classification" and by_split(source) == dict(train=[("a", "x")])
+    assert readers.read_texts(str(tmp_path / "Rev.CSV")) == ["a"]
+    label_folders(tmp_path / "c")
+    (tmp_path / "c/train").rename(tmp_path / "c/Train")
+    assert open_source(str(tmp_path / "c")).kind == "classification"
+
+
+def test_a_kind_that_there_is_not(tmp_path):
+    path = write(tmp_path / "a.csv", "text\na\n")
+    with says("'classfication'", "classification"): open_source(str(path), "classfication")
+
+
+def test_quotes_that_are_text_of_a_tsv_lose_no_row(tmp_path):
+    path = write(tmp_path / "t.tsv", 'label\ttext\npos\t"Great film\nneg\tbad\npos\tfine"\nneg\tok\n')
+    with says("t.tsv:4:", "quotes are text", ".csv"): list(readers.read_table(path))
+    path = write(tmp_path / "u.tsv", 'label\ttext\npos\t"two\nlines"\nneg\t"a\ttab"\n')
+    assert [t for t, _ in readers.read_table(path)] == ["two\nlines", "a\ttab"]
+
+
+def test_a_column_is_named_by_its_whole_name_and_stands_once(tmp_path):
+    path = write(tmp_path / "t.csv", "title+body,label,x,x\na,b,c,d\n")
+    assert list(readers.read_table(path, "title+body")) == [("a", "b")]
+    with says("t.csv:1:", "2 columns are called 'x'"): list(readers.read_table(path, "x"))
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_articles_of_wikitext_begin_at_titles_whatever_ends_a_line(tmp_path, end):
+    path = write(tmp_path / "w.txt", end.join([" = A = ", " one ", " = B = ", " two ", ""]))
+    assert readers.sniff_text(path) is readers.read_wikitext and len(texts(readers.read_wikitext(path))) == 2
+
+
+def test_lines_are_the_same_from_a_file_and_from_standard_input(tmp_path, monkeypatch):
+    text = "a\rb\nc\r\n\nd"
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(text.encode()), encoding="utf-8"))
+    found = [readers.read_texts(source) for source in ("-", str(write(tmp_path / "t.txt", text)))]
+    assert found == [["a", "b", "c", "", "d"]] * 2
+
+
 def test_a_source_that_does_not_exist_is_named(library):
     write(library / "one.toml", 'name = "one"\n')
     with says("nothing.csv", "one"): open_source("nothing.csv")

@@ -19,7 +19,15 @@ label_lists = st.lists(st.integers(0, 4), min_size=2, max_size=80)
 @given(label_lists, st.floats(0, 0.9), st.integers(0, 5))
 def test_a_document_is_kept_or_held_out(labels, fraction, seed):
     kept, held = hold_out(labelled(labels), fraction, seed)
-    assert sorted([*kept, *held]) == list(range(len(labels))) and len(held) >= 1
+    assert sorted([*kept, *held]) == list(range(len(labels)))
+    assert len(held) or len(set(labels)) == len(labels)
+
+
+@quick
+@given(label_lists, st.integers(0, 5))
+def test_the_one_that_is_held_out_at_least_is_no_classs_only_one(labels, seed):
+    kept, _ = hold_out(labelled(labels), 0, seed)
+    assert {labels[i] for i in kept} == set(labels)
 
 
 @quick
@@ -57,6 +65,13 @@ def test_a_labelled_sample_has_the_size_asked_for_and_every_class(labels, data):
 def test_a_labelled_sample_has_the_classes_in_proportion():
     rows = sample_labelled(labelled([0] * 60 + [1] * 30 + [2] * 10), 20, 0)
     assert np.bincount(np.repeat([0, 1, 2], [60, 30, 10])[rows]).tolist() == [12, 6, 2]
+
+
+def test_many_small_classes_take_from_all_large_ones():
+    "The two large classes keep their proportion to each other."
+    sizes = [400, 200, *[2] * 48]
+    rows = sample_labelled(labelled(np.repeat(np.arange(50), sizes).tolist()), 68, 0)
+    assert np.bincount(np.repeat(np.arange(50), sizes)[rows]).tolist() == [13, 7, *[1] * 48]
 
 
 def test_the_same_seed_gives_the_same_sample():

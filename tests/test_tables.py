@@ -145,6 +145,12 @@ def test_a_language_model_from_nothing_has_what_its_preset_wants_then(place):
     assert key("none") == given("none") and key() != given()
 
 
+def test_features_are_of_as_much_of_a_document_as_a_classifier_reads(place):
+    jobs = [Scale(place.scale).job(dict(name="r", kind=kind), str(place.root / "films"), 0, 0)
+            for kind in ("features", "classifier")]
+    assert [j.flags["max_length"] for j in jobs] == [40, 40]
+
+
 def test_a_row_of_an_unknown_kind_is_refused_by_name(place):
     with says("no kind of row is called 'x'; there are: classifier"):
         Scale(place.scale).job(dict(name="r", kind="x"), str(place.root / "films"), 0, 0)

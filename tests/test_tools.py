@@ -64,6 +64,15 @@ def test_a_language_model_is_evaluated_on_any_text(made, tmp_path):
     assert found["unknown_percent"] == pytest.approx(100 / 14)
 
 
+def test_a_file_for_testing_alone_is_evaluated(made, tmp_path):
+    "Also where all of it is of one class; what the model does not know is refused."
+    for texts in films(6, 1), [d for d in films(6, 1) if d[1] == "so"]:
+        found = evaluated(made.classifier, "--dataset", table(tmp_path / f"{len(texts)}/test.csv", texts))
+        assert found["documents"] == len(texts)
+    r = command("evaluate", made.classifier, "--dataset", table(tmp_path / "test.csv", [("a", "odd")]))
+    assert r.code == 1 and "odd" in r.err
+
+
 def test_classes_of_another_dataset_are_matched_by_name(made, tmp_path):
     "A file that lacks a class of the model's numbers its classes otherwise."
     both = [d for d in films(6, 1) if d[1] != "bad"]
@@ -214,7 +223,7 @@ def test_top_p_keeps_as_many_words_as_make_it_up():
 
 @pytest.mark.parametrize("tokens, text", [
     ("xxbos xxmaj the xxup bbc , ( a film ) .", "The BBC, (a film)."), ("xxrep 3 ! it 's", "!!! it's"),
-    ("xxwrep 3 no", "no no no "),
+    ("xxwrep 3 no", "no no no"), ("xxwrep 2 xxmaj no way", "No No way"), ("xxwrep 2 xxup no", "NO NO"),
     ("xxmaj", ""), ("xxrep", ""), ("xxrep x y", "y"), ("it does n't", "it doesn't"), ("a xxeos b", "a b")])
 def test_tokens_are_written_as_text(tokens, text): assert write_out(tokens.split()) == text
 

@@ -11,7 +11,7 @@ Validation documents are set apart before anything is learnt; the test split is 
 from pathlib import Path
 
 import torch
-from fastcore.script import call_parse
+from fastcore.script import CliError, call_parse
 
 from .corpus.buckets import Batching, DocumentBatches
 from .corpus.prepare import prepared
@@ -77,6 +77,7 @@ def main(
         vocab = old.vocab if old else data.vocab(["train"], vocab_settings.max_vocab, vocab_settings.min_freq)
         splits = held_out.apart(data.words(vocab), split_seed, seed)
     labelled = splits["train"]
+    if len(labelled) < 2: raise CliError(f"{data.name}: one document is left to learn from; give more")
     backwards = old.backwards if old else backwards
     how = dict(pad=vocab.pad, backwards=backwards, longest=reading.max_length)
     train = DocumentBatches(labelled, batch=batching.batch, tokens=batching.train_tokens, shuffle=True, seed=seed,

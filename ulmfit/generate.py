@@ -56,13 +56,19 @@ def generate(model: LanguageModel, prompt: list[int], words: int, rng: Generator
 def write_out(tokens: list[str]) -> str:
     "Tokens as text: case and repetitions undone, punctuation joined to its word."
     words, marks = [], iter(tokens)
+
+    def spoken(t: str) -> str:
+        "A word with the capitals that a mark before it gives."
+        if t not in (UP, MAJ): return t
+        word = next(marks, "")
+        return word.upper() if t == UP else word[:1].upper() + word[1:]
+
     for t in marks:
-        if t in (UP, MAJ):
-            word = next(marks, "")
-            words.append(word.upper() if t == UP else word[:1].upper() + word[1:])
+        if t in (UP, MAJ): words.append(spoken(t))
         elif t in (REP, WREP):
-            n, word = next(marks, ""), next(marks, "")
-            words.append((word if t == REP else word + " ") * min(100, int(n)) if n.isdecimal() else word)
+            n, word = next(marks, ""), spoken(next(marks, ""))
+            times = min(100, int(n)) if n.isdecimal() else 1
+            words.append(word * times if t == REP else " ".join([word] * times))
         elif t not in (BOS, EOS, FLD): words.append(t)
     text = ""
     for word in words:

@@ -7,14 +7,15 @@ from fastcore.script import CliError
 from . import readers
 from .source import Source, no_pages, pages_of
 
-TABLES, TEXTS = (".csv", ".tsv"), (".txt",)
+SPLITS = dict(train=("train", "training"), valid=("valid", "validation", "val", "dev", "eval"),
+              test=("test", "testing"), unsup=("unsup", "unsupervised", "unlabelled", "unlabeled"))
+KINDS = ("lm", "classification")
 
 
 def split_name(path: Path) -> str | None:
     "Which split a file or folder of the user's is, by its name."
     stem = path.name.split(".")[0].lower()
-    known = dict(train=("train",), valid=("valid", "val", "dev"), test=("test",), unsup=("unsup", "unlabelled"))
-    return next((s for s, names in known.items() if stem in names), None)
+    return next((s for s, names in SPLITS.items() if stem in names), None)
 
 
 def label_folders(split: str, folder: Path) -> list[tuple[str, Path, str | None]]:
@@ -27,28 +28,35 @@ def label_folders(split: str, folder: Path) -> list[tuple[str, Path, str | None]
 def open_path(path: Path, kind: str | None, text: str, label: str, encoding: str,
               leave_out: str | None = None) -> Source:
     "A corpus of the user's own: a file, or a folder of files, of `train/<label>/*.txt` or of WikiExtractor's output."
-    def is_wanted(p): return p.is_file() and (set(p.suffixes) & {*TABLES, *TEXTS} or p.name.startswith("wiki_"))
+    if kind and kind not in KINDS: raise CliError(f"no kind is called {kind!r}; there are: {', '.join(KINDS)}")
+    def is_wanted(p): return readers.is_table(p) or readers.is_text(p) or p.is_file() and p.name.startswith("wiki_")
     files = sorted(filter(is_wanted, path.rglob("*"))) if path.is_dir() else [path]
     if path.is_fifo(): raise CliError(f"{path} is a pipe, and a text is read more than once; write it to a file first")
     if not files: raise CliError(f"{path}: no .txt, .csv or .tsv file in it")
-    tables = [p for p in files if set(p.suffixes) & set(TABLES)]
-    kind = kind or ("classification" if tables or (path / "train").is_dir() else "lm")
+    tables = [*filter(readers.is_table, files)]
+    inside = sorted(path.iterdir()) if path.is_dir() else []
+    folders = any(p.is_dir() and split_name(p) == "train" for p in inside)
+    kind = kind or ("classification" if tables or folders else "lm")
     places = [str(p.relative_to(path)) if p != path else p.name for p in files]  # they tell form and split
     notes = []
     name, identity = path.name.split(".")[0], f"{kind} {text} {label} {encoding} {leave_out} {places}"
 
-    def split_of(p):
-        "By the name of the file, or of a folder within `path` that it is in."
-        return next((s for q in (p, *(q for q in p.parents if path in q.parents)) if (s := split_name(q))), "train")
+    def named(p):
+        "The split that the name of the file tells, or of a folder within `path` that it is in."
+        return next((s for q in (p, *(q for q in p.parents if path in q.parents)) if (s := split_name(q))), None)
 
-    def splits(): return [(split_name(p) or "train", p) for p in (tables if path.is_dir() else files)]
+    def split_of(p): return named(p) or "train"
     def label_of(split): return label if kind == "classification" and split != "unsup" else None
 
     if (tables or kind == "classification") and leave_out is not None: raise no_pages(path)
     if tables:
-        def read(): return ((s, d) for s, p in splits() for d in readers.read_table(p, text, label_of(s), encoding))
+        if any(map(named, tables)):
+            notes += [f"{p} is read as training data: its name is no split's" for p in tables if not named(p)]
+
+        def read():
+            return ((s, d) for p in tables for s in (split_of(p),)
+                    for d in readers.read_table(p, text, label_of(s), encoding))
     elif kind == "classification":
-        inside = sorted(path.iterdir()) if path.is_dir() else []
         subfolders = [part for p in inside if p.is_dir() and (s := split_name(p)) for part in label_folders(s, p)]
         if not subfolders:
             raise CliError(f"{path}: for classification give a CSV or TSV, or a folder with train/<label>/*.txt")

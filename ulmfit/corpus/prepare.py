@@ -29,7 +29,7 @@ from .source import Source, in_data
 from .store import FORMAT, MANIFEST, Corpus, Shard, check_files, read_manifest
 from .writer import CorpusWriter
 
-READING = 1  # another number whenever the same files come to give other tokens: readers, rules, learning of subwords
+READING = 2  # another number whenever the same files come to give other tokens: readers, rules, learning of subwords
 SPACY_USES = dict(ja=("sudachipy", "sudachidict-core"), ko=("natto-py",), th=("pythainlp",), vi=("pyvi",))
 BLOCK, BLOCK_CHARACTERS = 512, 1 << 20  # a block ends with so many documents, or the one that makes it so long
 HELD_OUT = ("valid", "test")  # no subwords are learnt from these splits
@@ -203,13 +203,17 @@ def finish(writer: CorpusWriter, shard: Shard | None, **about):
     writer.finish(classes, always, shard, **about)
 
 
+def is_surrogate(c: str) -> bool: return unicodedata.category(c) == "Cs"
+
+
 def checked(writer: CorpusWriter, promised: dict, name: str, kind: str) -> list[str]:
     "The classes in order; CliError where documents or classes are not what they should be."
     found = writer.documents()
     if not any(split.has_text for split in writer.splits.values()): raise CliError(f"{name}: there is no text in it")
     classes = promised["classes"] or sorted(writer.classes)
-    if kind == "classification":
-        if "train" not in found: raise CliError(f"{name}: it has no training split")
+    for c in classes:
+        if any(map(is_surrogate, c)): raise CliError(f"{name}: the name of the class {c!a} is not UTF-8")
+    if kind == "classification" and "train" in found:  # of others, a model knows the classes
         of_train = {c for c, n in found["train"].items() if n and c is not None}
         for split, counts in found.items():
             for c, n in counts.items():

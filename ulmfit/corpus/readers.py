@@ -3,7 +3,7 @@
 Bad input ends with one line that names the file and the line or byte. Files may be plain, `.gz` or `.xz`.
 """
 import codecs, csv, io, os, re, sys
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
@@ -15,6 +15,20 @@ from .archives import Member, open_bytes, readable, tar_members
 Document = tuple[str, str | None]
 LONG = 1_000_000  # characters: a document of plain text ends after so many at its next line, a line at a blank
 csv.field_size_limit(min(sys.maxsize, 2**31 - 1))  # a review may be megabytes long
+
+
+def suffix(path: Path) -> str:
+    "That of a file's form, in small letters: `.csv` of Reviews.CSV.gz."
+    return next((s for s in map(str.lower, reversed(path.suffixes)) if s not in (".gz", ".xz")), "")
+
+
+def is_table(path: Path) -> bool: return suffix(path) in (".csv", ".tsv") and is_shown(path)
+def is_text(path: Path) -> bool: return suffix(path) == ".txt" and is_shown(path)
+
+
+def is_shown(path: Path) -> bool:
+    "A file, and none that a program hides while it writes; to open a pipe would be to wait."
+    return path.is_file() and not path.name.startswith(".")
 
 
 def first_bad_byte(path: Path | Member, encoding: str) -> int:
@@ -58,7 +72,10 @@ def open_text(path: Path | Member, encoding: str = "utf-8"):
 
 def read_lines(path: Path, encoding: str = "utf-8") -> Iterator[Document]:
     "A text a line; an empty line is an empty text."
-    with open_text(path, encoding) as f: yield from ((line.rstrip("\r\n"), None) for line in f)
+    with open_text(path, encoding) as f: yield from ((text, None) for text in without_ends(f))
+
+
+def without_ends(lines: Iterable[str]) -> Iterator[str]: return (line.rstrip("\r\n") for line in lines)
 
 
 def read_paragraphs(path: Path, encoding: str = "utf-8") -> Iterator[Document]:
@@ -112,7 +129,7 @@ def read_wikitext(path: Path, encoding: str = "utf-8") -> Iterator[Document]:
     with open_text(path, encoding) as f:
         lines = []
         for line in f:
-            if _title.match(line.rstrip("\n")) and any(x.strip() for x in lines):
+            if _title.match(line.rstrip("\r\n")) and any(x.strip() for x in lines):
                 yield "".join(lines), None
                 lines = []
             lines.append(line)
@@ -142,7 +159,7 @@ def sniff_text(path: Path, encoding: str = "utf-8"):
     "Which reader a `.txt` wants: WikiExtractor, WikiText or plain paragraphs, by its first line with text."
     with open_text(path, encoding) as f: head = next((line for line in pieces_of_lines(f) if line.strip()), "")
     if head.startswith("<doc id="): return read_wikiextractor
-    return read_wikitext if _title.match(head.rstrip("\n")) else read_paragraphs
+    return read_wikitext if _title.match(head.rstrip("\r\n")) else read_paragraphs
 
 
 def read_table(path: Path, text: str = "text", label: str | None = "label",
@@ -151,19 +168,22 @@ def read_table(path: Path, text: str = "text", label: str | None = "label",
 
     `text` names one column, or several joined by ` xxfld `; `label` the class.
     """
-    delimiter = "\t" if ".tsv" in Path(path).suffixes else ","
+    delimiter = "\t" if suffix(Path(path)) == ".tsv" else ","
     with open_text(path, encoding) as f:
         rows = csv.reader(f, delimiter=delimiter, strict=True)
         header = next(checked_rows(path, rows), None)
         if header is None: raise CliError(f"{path}: the file is empty")
-        wanted = [*text.split("+"), *([label] if label else [])]
+        wanted = [*([text] if text in header else text.split("+")), *([label] if label else [])]
         for column in wanted:
-            if column not in header:
-                raise CliError(f"{path}:1: no column is called {column!r}; there are: {', '.join(header)} "
-                               "(--text-column, --label-column)")
+            if (n := header.count(column)) != 1:
+                raise CliError(f"{path}:1: {n or 'no'} column{'s are' if n else ' is'} called {column!r}; "
+                               f"there are: {', '.join(header)} (--text-column, --label-column)")
         at = [header.index(c) for c in wanted]
         for row in checked_rows(path, rows, len(header)):
             fields = [row[i] for i in at]
+            if delimiter == "\t" and any("\t" in f and "\n" in f for f in fields):
+                raise CliError(f"{path}:{rows.line_num}: a quoted field that ends here has tabs and line breaks in it; "
+                               "if its quotes are text, give the table as .csv")
             if label and not fields[-1].strip(): raise CliError(f"{path}:{rows.line_num}: the label is empty")
             yield " xxfld ".join(fields[:-1] if label else fields), fields[-1].strip() if label else None
 
@@ -225,7 +245,7 @@ def folder_members(folder: Path) -> Iterator[tuple[str, io.BytesIO]]:
 
 def read_label_folder(folder: Path, label: str | None, encoding: str = "utf-8") -> Iterator[Document]:
     "`*.txt` (or .gz, .xz) at any depth: a file a document, in order of names; all have this label."
-    for file in sorted(filter(Path.is_file, folder.rglob("*.txt*"))):  # to open a pipe is to wait
+    for file in sorted(filter(is_text, folder.rglob("*"))):
         for text, _ in read_file(file, encoding): yield text, label
 
 
@@ -237,8 +257,8 @@ def read_texts(source: str, text_column: str = "text", encoding: str = "utf-8") 
             raise CliError(f"standard input: byte {e.start} is not {encoding}; "
                            "name the encoding with --encoding") from None
         except UnicodeError as e: raise CliError(f"standard input is not {encoding}: {e}") from None
-        return [line.rstrip("\r") for line in text.removesuffix("\n").split("\n")] if text else []
+        return [*without_ends(io.StringIO(text, newline=""))]
     path = Path(source)
-    is_table = set(path.suffixes) & {".csv", ".tsv"}
-    documents = read_table(path, text_column, None, encoding) if is_table else read_lines(path, encoding)
+    table = suffix(path) in (".csv", ".tsv")
+    documents = read_table(path, text_column, None, encoding) if table else read_lines(path, encoding)
     return [text for text, _ in documents]

@@ -106,7 +106,9 @@ def hold_out(docs: Documents, fraction: float, seed: int) -> tuple[np.ndarray, n
     groups = [np.flatnonzero(docs.targets == c) for c in np.unique(docs.targets)] if docs.labels is not None \
         else [np.arange(len(docs))]
     held = np.concatenate([rng.permutation(g)[:round(len(g) * fraction)] for g in groups])
-    if not len(held) and len(docs) > 1: held = rng.permutation(len(docs))[:1]
+    if not len(held):  # one at least, but no class's only example
+        more = np.concatenate([g for g in groups if len(g) > 1] or [np.zeros(0, dtype=np.int64)])
+        held = rng.permutation(more)[:1]
     return np.setdiff1d(np.arange(len(docs)), held), np.sort(held)
 
 
@@ -123,17 +125,17 @@ def with_held_out(splits: dict[str, Documents], name: str, fraction: float, seed
 
 
 def sample_labelled(docs: Documents, n: int, seed: int) -> np.ndarray:
-    "Rows of `n` documents, each class in its proportion (at least one of each), by seed."
+    "Rows of `n` documents, each class in its proportion but for rounding (at least one of each), by seed."
     rng = np.random.default_rng([seed, 0x1ABE1])
     present, sizes = np.unique(docs.targets, return_counts=True)
     if n < len(present):
         raise CliError(f"{n} labelled documents cannot show {len(present)} classes; give at least {len(present)}")
     if n > len(docs): raise CliError(f"{n} labelled documents are asked for, {len(docs)} are there")
     share = np.maximum(1, np.floor(n * sizes / sizes.sum())).astype(int)
-    # what rounding left over goes to, or comes from, the largest classes
-    for i in np.argsort(-sizes):
-        if (left := n - share.sum()) == 0: break
-        share[i] = min(sizes[i], max(1, share[i] + left))
+    while share.sum() > n:  # many small classes have more than theirs: the others give, in proportion
+        share[np.argmax(np.where(share > 1, share / sizes, 0))] -= 1
+    for i in np.argsort(-sizes):  # what rounding left over goes to the largest
+        share[i] += min(sizes[i] - share[i], n - share.sum())
     drawn = [rng.permutation(np.flatnonzero(docs.targets == c))[:k] for c, k in zip(present, share)]
     return np.sort(np.concatenate(drawn))
 
@@ -156,6 +158,7 @@ class LabelledHeldOut(HeldOut):
 
     def apart(self, splits: dict[str, Documents], seed: int, draw: int = 0) -> dict[str, Documents]:
         "What is held out goes by `seed`, which of the others are labelled by `draw`; text without labels has no test."
+        if "train" not in splits: raise CliError(f"there is no training split, only: {', '.join(splits)}")
         if splits["train"].labels is not None: splits = with_held_out(splits, "test", self.test_fraction, seed)
         elif self.labelled: raise CliError("--labelled: the training texts have no labels")
         splits = super().apart(splits, seed)
