@@ -63,7 +63,8 @@ def test_a_name_that_is_too_long_for_a_file_is_told(made, tmp_path, monkeypatch,
 
 
 @pytest.mark.parametrize("flags, named", [
-    (["--rates", "[1, null, 2]"], "--rates"), (["--phases", "[1]"], "phase"), (["--phases", '[{"lr": "x"}]'], "lr"),
+    (["--rates", "[1, null, 2]"], "--rates"), (["--rates", "[-1]"], "--rates"), (["--rates", "[NaN]"], "--rates"),
+    (["--phases", "[1]"], "phase"), (["--phases", '[{"lr": "x"}]'], "lr"),
     (["--phases", '[{"epochs": -1}]'], "epochs"), (["--phases", '[{"lr": -1}]'], "--lr"),
     (["--phases", '[{"last": 0}]'], "--last"), (["--schedule", "stlr", "--ratio", "0"], "--ratio"),
     (["--schedule", "one_cycle", "--div", "0"], "--div"), (["--discriminative", "0"], "--discriminative"),

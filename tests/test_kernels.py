@@ -2,6 +2,8 @@
 
 The C++ has float and bf16 only: it is compared with the reference in float64 on the same numbers.
 """
+from importlib import import_module
+
 import pytest
 import reference
 import torch
@@ -190,6 +192,21 @@ def test_linear_cross_entropy_equals_torchs(n, v, e, bias, rows, multiple, scale
     close(ours, theirs)
     got, expected = (torch.autograd.grad(scale * loss, arguments) for loss in (ours, theirs))
     for a, b in zip(got, expected, strict=True): close(a, b)
+
+
+@pytest.mark.parametrize("n, blocks", [(256, [256]), (300, [300]), (520, [260, 260]), (900, [225] * 4)])
+def test_blocks_of_rows_are_of_one_size(monkeypatch, n, blocks):
+    "A few rows at the end would cost as much as a whole block's addition to the gradient."
+    lce = import_module("ulmfit.kernels.linear_cross_entropy")
+    sizes, original = [], lce.softmax_steps
+
+    def noted(logits, *more):
+        sizes.append(len(logits))
+        return original(logits, *more)
+    monkeypatch.setattr(lce, "LOGITS", dict(cpu=1))
+    monkeypatch.setattr(lce, "softmax_steps", noted)
+    our_loss(decoder_arguments(n, 3, 2, True), torch.arange(n) % 3)
+    assert sizes == blocks
 
 
 @pytest.mark.parametrize("bias", [True, False])

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from commands import FINETUNE, SCRATCH, command, films, ok, record, rows, table, write
+from commands import CLASSIFY, FINETUNE, SCRATCH, command, films, ok, record, rows, table, write
 from hypothesis import example, given, settings, strategies as st
 from ulmfit.generate import filtered, generate, write_out
 from ulmfit.model import bundle
@@ -69,6 +69,7 @@ def test_a_file_for_testing_alone_is_evaluated(made, tmp_path):
     for texts in films(6, 1), [d for d in films(6, 1) if d[1] == "so"]:
         found = evaluated(made.classifier, "--dataset", table(tmp_path / f"{len(texts)}/test.csv", texts))
         assert found["documents"] == len(texts)
+    assert found["error_of_class"]["bad"] is None and found["error_of_class"]["so"] == found["error"]
     r = command("evaluate", made.classifier, "--dataset", table(tmp_path / "test.csv", [("a", "odd")]))
     assert r.code == 1 and "odd" in r.err
 
@@ -141,6 +142,18 @@ def test_several_classifiers_give_the_mean_of_their_probabilities(made):
     one, other, both = (chances(predicted(*runs, stdin=lines)) for runs in (
         [made.classifier], [made.classifier_b], [made.classifier, made.classifier_b]))
     assert both == pytest.approx((one + other) / 2, abs=2e-6) and np.abs(one - other).max() > 1e-3
+
+
+@pytest.mark.parametrize("split", ["test", "valid"])
+def test_what_several_classifiers_held_out_must_be_the_same(made, tmp_path, split):
+    "Else each is tested on what another has learnt."
+    how = ["--dataset", made.one, "--model", made.lm, *CLASSIFY, "--epochs", "1"]
+    for seed in "01":
+        ok("classify", *how, "--seed", seed, "--out", tmp_path / seed)
+        ok("classify", *how, "--seed", seed, "--split-seed", "3", "--out", tmp_path / f"same{seed}")
+    r = command("evaluate", tmp_path / "0", tmp_path / "1", "--split", split)
+    assert r.code == 1 and "--split-seed" in r.err.splitlines()[-1]
+    assert evaluated(tmp_path / "same0", tmp_path / "same1", "--split", split)["documents"] > 0
 
 
 def test_several_classifiers_are_evaluated_by_the_mean_of_their_probabilities(made):

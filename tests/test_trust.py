@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -20,8 +21,10 @@ from ulmfit.model import bundle
 from ulmfit.training import checkpoint, files, loop, step as stepping
 from ulmfit.training.checkpoint import Checkpoints
 from ulmfit.training.files import write_text, write_whole
+from ulmfit.training.distributed import Ranks
+from ulmfit.training.loop import Training, stopped_early
 from ulmfit.training.signals import Signals, Stop
-from ulmfit.training.step import step
+from ulmfit.training.step import Eager, step
 
 
 def names(folder: Path) -> list[str]: return sorted(p.name for p in folder.iterdir())
@@ -280,6 +283,21 @@ def test_no_more_steps_are_skipped_than_may_be(made, tmp_path, nan_at):
     assert r.code == 1 and "more than 2 steps" in r.err
 
 
+def test_a_step_that_is_passed_over_leaves_batch_norm_as_it_was():
+    model = torch.nn.BatchNorm1d(2)
+    before = [b.clone() for b in model.buffers()]
+
+    def loss(batch, state, rng):
+        value = model(batch).sum()
+        return SimpleNamespace(objective=value, value=value.detach(), targets=len(batch), state=None)
+    steps = Eager(SimpleNamespace(model=model, loss=loss), torch.optim.SGD(model.parameters(), 0.1), 0.0, True, None,
+                  Ranks())
+    at = dict(carry=None, count=0, skipped=0, sum=0.0, seen=0)
+    assert steps(torch.full((3, 2), torch.inf), at, "step 1")["skipped"] == 1
+    assert all(map(torch.equal, model.buffers(), before))
+    assert "skipped" not in steps(torch.eye(2), at, "step 2") and not torch.equal([*model.buffers()][0], before[0])
+
+
 # --- more training than before ---
 
 def pretrain(made, out: Path, *more) -> str:
@@ -296,6 +314,37 @@ def test_a_finished_run_goes_on_when_more_is_asked_for(made, tmp_path, less, mor
     pretrain(made, tmp_path / "b", *more, "--no-keep-best")
     assert weights(tmp_path / "a") == weights(tmp_path / "b")
     assert metrics(tmp_path / "a")[-1] == metrics(tmp_path / "b")[-1]
+
+
+def test_an_evaluation_within_an_epoch_triggers_no_averaging(made, tmp_path):
+    "What `--max-steps` once added is not one of those that NT-ASGD and `--patience` count."
+    how = ["--no-keep-best", "--optimizer", "ntasgd", "--lr", "5", "--nonmono", "0", "--epochs", "4"]
+    pretrain(made, tmp_path / "a", *how, "--max-steps", "3", "--keep-checkpoint")
+    assert "continuing at step 3" in pretrain(made, tmp_path / "a", *how)
+    pretrain(made, tmp_path / "b", *how)
+    assert weights(tmp_path / "a") == weights(tmp_path / "b")
+    rows = [dict(epoch=e) for e in (1, 2, 2, 3)]
+    at = dict(rows=rows, best=dict(row=0))
+    assert [stopped_early(at, Training(patience=n)) for n in (2, 3)] == [True, False]
+
+
+def test_after_damage_a_run_keeps_good_checkpoints_alone(made, tmp_path):
+    how = ["--no-keep-best", "--checkpoint-minutes", "0", "--keep-checkpoint", "--max-steps"]
+    pretrain(made, tmp_path / "run", *how, "5")
+    kept = Checkpoints(tmp_path / "run/checkpoint")
+    (note := kept.notes()[0]).write_text("a poem")
+    assert "continuing at step 4" in pretrain(made, tmp_path / "run", *how, "6")
+    assert [n.stem for n in kept.notes()] == ["step-000006", "step-000005"] and note.stem == "step-000005"
+    assert [checkpoint.read(n)["at"]["step"] for n in kept.notes()] == [6, 5]
+
+
+def test_a_run_goes_on_where_its_masks_are_drawn(made, tmp_path):
+    pretrain(made, tmp_path / "run", "--max-steps", "2", "--keep-checkpoint")
+    path = tmp_path / "run/run.json"
+    path.write_text(json.dumps(record(tmp_path / "run") | dict(device="cuda:0")))
+    r = command("pretrain", "--corpus", made.one, *PRETRAIN, "--schedule", "constant", "--max-steps", "4", "--out",
+                tmp_path / "run")
+    assert r.code == 1 and "was begun on cuda" in r.err.splitlines()[-1]
 
 
 def test_less_than_before_is_another_run(made, tmp_path):

@@ -89,6 +89,7 @@ def main(
     network = old.model.encoder.architecture if old else architecture
     classifier = Classifier(Encoder(len(vocab), network, dropouts, kernel), len(data.classes), head, reading)
     if old and not from_scratch: classifier.encoder.load_state_dict(old.model.encoder.state_dict())
+    del old  # its weights are copied
     classifier = classifier.to(where)
     run = Run(out, "classify", blocks, seed, where, ranks, kernel, corpus=dataset, notes=data.manifest["notes"],
               data=data.fingerprint, split_seed=split_seed, vocab=vocab.fingerprint, backwards=backwards,

@@ -66,7 +66,7 @@ def classifier_figures(p: np.ndarray, targets: np.ndarray, classes: list[str]) -
     "Error and loss, errors of each class, and the confusion matrix (rows: true)."
     confusion = np.zeros((len(classes), len(classes)), dtype=int)
     np.add.at(confusion, (targets, p.argmax(axis=1)), 1)
-    of_class = {c: round(100 * float(1 - confusion[i, i] / max(1, confusion[i].sum())), 3)
+    of_class = {c: round(100 * float(1 - confusion[i, i] / n), 3) if (n := confusion[i].sum()) else None
                 for i, c in enumerate(classes)}
     return dict(error=percent_wrong(p, targets), loss=log_loss(p, targets), documents=len(targets),
                 error_of_class=of_class, confusion=confusion.tolist())
@@ -92,14 +92,18 @@ def main(
     where, dtype = device_and_dtype(device, precision)
     paths = [Path(r) for r in ([runs] if isinstance(runs, (str, Path)) else runs)]
     bundles = [bundle.load(p, CLASSIFIER if len(paths) > 1 else None).to(where) for p in paths]
-    record = read_record(paths[0]) or {}
+    records = [read_record(p) or {} for p in paths]
+    record = records[0]
     name = dataset or corpus or record.get("corpus")
     if not name: raise CliError("which data? give --corpus or --dataset")
     kind = "classification" if bundles[0].kind == CLASSIFIER else None
     if kind is None and (corpus or not dataset and record.get("stage") == "pretrain"): kind = "lm"
 
     docs = [read_split(prepared(name, kind, Tokenizer.from_dict(b.tokenizer), text_column, label_column, encoding,
-                                of_model=True), b, split, record, tested) for b in bundles]
+                                of_model=True), b, split, r, tested) for b, r in zip(bundles, records)]
+    if not all(np.array_equal(d.rows, docs[0].rows) for d in docs):
+        raise CliError(f"each of these runs has held out other documents as the {split} split, and learnt from the "
+                       "others'; train them with one --split-seed")
     if bundles[0].kind == LANGUAGE_MODEL: figures = language_model_figures(bundles[0], docs[0], batch, dtype)
     else:
         p = probabilities(bundles, docs, dtype)

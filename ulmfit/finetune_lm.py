@@ -93,6 +93,7 @@ def main(
     network = old.model.encoder.architecture if old else architecture
     lm = LanguageModel(Encoder(len(vocab), network, dropouts, kernel))
     if old: lm.load_state_dict(with_vocabulary(old.model.state_dict(), sources(vocab, old.vocab)))
+    del old  # its weights are copied
     lm = lm.to(where)
     run = Run(out, "finetune_lm", blocks, seed, where, ranks, kernel, corpus=dataset, notes=data.manifest["notes"],
               data=data.fingerprint, split_seed=split_seed, lm_splits=lm_splits, vocab=vocab.fingerprint,

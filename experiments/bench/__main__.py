@@ -42,7 +42,7 @@ def main(
     vocab: int = 33_278,  # lm, scaling: words
     batch: int = 64,  # lm, scaling: columns
     bptt: int = 70,  # lm, scaling: tokens a window
-    steps: int = 2,  # lm, scaling: of each round
+    steps: int = None,  # lm, scaling: of each round (2; on a GPU 50)
     processes: int = 2,  # scaling: beside one
     device: str = "cpu",  # lm: cpu | cuda
     precision: str = "auto",  # lm, scaling: of this project, auto | fp32 | bf16
@@ -59,6 +59,7 @@ def main(
     if what not in peers: raise CliError(f"no benchmark is called {what!r}; there are: {', '.join(peers)}")
     if peer not in (None, *peers[what]):
         raise CliError(f"no peer is called {peer!r}; there is: {', '.join(peers[what]) or 'none'}")
+    if steps is None: steps = 2 if device == "cpu" else 50
     if documents is None: documents = usual.get(what)
     precision = NAMES[device_and_dtype(device, precision)[1]]
     if what == "tokenize": rows = tokenize.compare(input, documents, peer, rounds)

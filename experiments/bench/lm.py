@@ -160,7 +160,7 @@ def contend(name: str, how: dict):
         memory = {}
         if how["device"] == "cuda":
             torch.cuda.synchronize()
-            memory = dict(peak_memory_bytes=torch.cuda.max_memory_allocated())
+            memory = dict(peak_memory_bytes=torch.cuda.max_memory_reserved())
         return dict(seconds=time.perf_counter() - began, tokens=len(pairs) * pairs[0][0].numel(), dtype=dtype) | memory
     answer(work)
 

@@ -13,6 +13,8 @@ from statistics import median
 
 from fastcore.script import CliError
 
+from ulmfit.training.memory import peak_resident
+
 PEERS = Path(".venv-peers/bin/python")  # made by `make bench-peers`
 
 
@@ -55,13 +57,7 @@ def answer(work):
     "The contender's side: `work()` gives a round's figures."
     for _ in sys.stdin:
         done = work()
-        print(json.dumps(dict(peak_memory_bytes=peak_rss()) | done), flush=True)
-
-
-def peak_rss() -> int:
-    "This process's highest resident memory in bytes (Linux); getrusage would include the process that launched it."
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
+        print(json.dumps(dict(peak_memory_bytes=peak_resident()) | done), flush=True)
 
 
 def race(contenders: Sequence[Contender], rounds: int):

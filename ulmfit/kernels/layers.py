@@ -18,12 +18,13 @@ CHUNK = 14  # steps: more chunks leave less to wait for, each costs a copy of th
 class DroppedLayer(NamedTuple):
     "A layer as it is for one window, its masks drawn."
     kernel: Callable
-    locked: Tensor | None  # (1, b, input): mask of the input, the same at all times
+    locked: Tensor | None  # (1, b, input): mask of the input, the same at all times; in bf16 1/(1-p) would be another
     weights: tuple[Tensor, ...]  # of the inputs, dropped recurrent ones, two biases
 
     def __call__(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         "Outputs (t, b, h) and last state of a window, or of a part of it."
-        out, (h, c) = self.kernel(x if self.locked is None else x * self.locked, state, *self.weights)
+        if self.locked is not None: x = (x * self.locked).to(x.dtype)
+        out, (h, c) = self.kernel(x, state, *self.weights)
         return out, (h.to(self.weights[0].dtype), c.to(self.weights[0].dtype))
 
 

@@ -30,7 +30,7 @@ def softmax_steps(logits: Tensor, bias: Tensor, target: Tensor, learning: bool) 
         return loss
     ignored = target[:, None] == IGNORE
     at = target[:, None].masked_fill(ignored, 0)
-    logp = (logits.to(bias.dtype) + bias).log_softmax(dim=1)
+    logp = (logits + bias).log_softmax(dim=1)  # in the bias's precision
     loss = -logp.gather(1, at).masked_fill_(ignored, 0)[:, 0]
     if learning:  # softmax minus one-hot
         logits.copy_(logp.exp_().scatter_add_(1, at, -torch.ones_like(at, dtype=bias.dtype)).masked_fill_(ignored, 0))
@@ -74,6 +74,8 @@ def linear_cross_entropy(x: Tensor, weight: Tensor, bias: Tensor | None, target:
     `multiple`.
     """
     dtype = dtype or x.dtype
-    rows = rows or max(256, LOGITS[x.device.type] // (len(weight) * dtype.itemsize))
+    if rows is None:  # blocks of one size, or the last might be a few rows: each adds to as large a gradient
+        most = max(256, LOGITS[x.device.type] // (len(weight) * dtype.itemsize))
+        rows = -(-len(x) // max(1, round(len(x) / most)))
     return _LinearCrossEntropy.apply(x, weight, bias, target, dtype, rows, multiple or ALIGNED[x.device.type],
                                      torch.is_grad_enabled())

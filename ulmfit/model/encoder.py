@@ -106,8 +106,8 @@ class Encoder(nn.Module):
         state = state or self.initial_state(b)
         x = embed(ids, self.embedding, p.embed_p, rng)
         x = locked_dropout(x, p.input_p, rng, columns).to(dtype or x.dtype)
-        layers = [DroppedLayer(self.kernels.lstm, locked_mask(b, h, p.hidden_p, x, rng, columns) if i else None,
-                               layer.dropped(p.weight_p, rng))
+        def locked(h: int): return locked_mask(b, h, p.hidden_p, self.embedding, rng, columns)
+        layers = [DroppedLayer(self.kernels.lstm, locked(h) if i else None, layer.dropped(p.weight_p, rng))
                   for i, (layer, h) in enumerate(zip(self.layers, self.architecture.inputs))]
         return Encoded(*self.kernels.layers(layers, x, state))
 

@@ -151,7 +151,8 @@ def train(task: Task, optimization: Optimization, schedule: Schedule, unfreezing
             row = at["rows"][-1]
             shown = ", ".join(f"{k} {row[k]:.4g}" for k in row if k.startswith(("train_", "valid_", "seconds")))
             bar.write(f"epoch {span.epoch + 1}: {shown}", file=sys.stdout)
-            maybe_average(optimizer, [r[task.monitor] for r in at["rows"]], optimization.nonmono)
+            if at["batch"] == task.steps(span.epoch):
+                maybe_average(optimizer, [r[task.monitor] for r in whole(at["rows"])], optimization.nonmono)
         # where --max-steps ended an epoch it can be gone on with
         if at["batch"] == task.steps(span.epoch):
             at |= dict(epoch=at["epoch"] + 1, batch=0, carry=None, sum=0.0, seen=0)
@@ -208,7 +209,13 @@ def stopwatch() -> Callable[[], float]:
 
 def stopped_early(at: dict, training: Training) -> bool:
     "Has validation not improved for `patience` evaluations?"
-    return bool(training.patience and at["best"] and len(at["rows"]) - 1 - at["best"]["row"] >= training.patience)
+    best = at["best"]
+    return bool(training.patience and best and len(whole(at["rows"][best["row"] + 1:])) >= training.patience)
+
+
+def whole(rows: list[dict]) -> list[dict]:
+    "The last evaluation of each epoch: others are where `--max-steps` once ended it."
+    return [*{r["epoch"]: r for r in rows}.values()]
 
 
 def take(at: dict, told: dict, most: int):

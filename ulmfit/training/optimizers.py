@@ -1,4 +1,5 @@
 """Optimizers are torch's; here they get the layer groups' rates, and NT-ASGD its trigger."""
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -35,7 +36,8 @@ def group_factors(o: Optimization, groups: int) -> list[float]:
 
     Of fewer factors than groups the first stands for all that are left below.
     """
-    if not all(isinstance(r, (int, float)) for r in o.rates): raise CliError(f"--rates {o.rates}: give numbers")
+    if not all(isinstance(r, (int, float)) and 0 <= r < math.inf for r in o.rates):
+        raise CliError(f"--rates {o.rates}: give numbers, none below 0")
     if len(o.rates) > groups: raise CliError(f"--rates has {len(o.rates)} factors, the model has {groups} groups")
     if o.rates: return [o.rates[0]] * (groups - len(o.rates)) + o.rates
     return [o.discriminative ** (i + 1 - groups) for i in range(groups)]

@@ -1,5 +1,5 @@
 """What a run leaves behind: a folder with run.json, metrics.csv, the model, and while it lasts a checkpoint."""
-import csv, io, json, math, os, platform, resource, subprocess, sys
+import csv, io, json, math, os, platform, subprocess
 from importlib.metadata import version
 from pathlib import Path
 
@@ -10,6 +10,7 @@ from .. import __version__
 from .checkpoint import Checkpoints
 from .distributed import Ranks
 from .files import write_text
+from .memory import peak_resident
 from .settings import by_name
 
 HARMLESS = ("on_nonfinite", "max_skipped", "checkpoint_minutes", "keep_checkpoint")
@@ -27,9 +28,8 @@ def commit() -> str | None:
 
 
 def peak_memory(device: torch.device) -> int:
-    "Bytes: of the device where it is a GPU, else resident memory of the process, at their highest."
-    return (torch.cuda.max_memory_allocated(device) if device.type == "cuda"
-            else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024))
+    "Bytes at their highest: of the device where it is a GPU, what recorded steps hold included, else of the process."
+    return torch.cuda.max_memory_reserved(device) if device.type == "cuda" else peak_resident()
 
 
 def csv_text(rows: list[dict], columns: list[str] | None = None) -> str:
@@ -74,6 +74,7 @@ class Run:
     def __init__(self, folder: Path, stage: str, blocks: list, seed: int, device: torch.device, ranks: Ranks = Ranks(),
                  kernel: str = "fused", **about):
         self.folder, self.ranks = Path(folder), ranks
+        self.checkpoints = Checkpoints(self.folder / "checkpoint", ranks.leads)
         if os.path.exists(folder) and not self.folder.is_dir():
             raise CliError(f"--out {folder} is a file; give a folder")
         settings, defaults = by_name(blocks), by_name([type(b)() for b in blocks])
@@ -94,14 +95,16 @@ class Run:
                 raise CliError(f"{self.folder} is finished and was not run with --keep-checkpoint: there is nothing to "
                                "go on from; give another --out")
             self.result = None
+        if old is not None and not self.result and self.checkpoints.notes():
+            if (there := old["device"].partition(":")[0]) != device.type:
+                raise CliError(f"{self.folder} was begun on {there} and its masks are drawn there: go on with --device "
+                               f"{there}, or give another --out")
         versions = dict(python=platform.python_version(), ulmfit=__version__) | {p: version(p) for p in PACKAGES}
         self.record |= dict(device=str(device), kernel=kernel,
                             deterministic=torch.are_deterministic_algorithms_enabled(),
                             machine=platform.processor() or platform.machine(), threads=torch.get_num_threads(),
                             processes=ranks.size, versions=versions, commit=commit())
 
-    @property
-    def checkpoints(self) -> Checkpoints: return Checkpoints(self.folder / "checkpoint", self.ranks.leads)
     @property
     def model(self) -> Path: return self.folder / "model"
 

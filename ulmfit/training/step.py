@@ -47,14 +47,18 @@ class Eager:
     def __init__(self, task, optimizer: Optimizer, clip: float, skip: bool, rng: Generator, ranks: Ranks):
         store_attr()
         self.device, self.value = next(task.model.parameters()).device, math.nan
+        self.buffers = [*task.model.buffers()] if skip else []  # of batch norm, which a forward pass moves
 
     def begin(self, at: dict): "Before an epoch or the rest of one: nothing is to be done."
 
     def __call__(self, batch, at: dict, where: str) -> dict:
+        before = [b.clone() for b in self.buffers]
         loss = self.task.loss(batch, carried(at["carry"], self.device), self.rng)
         value = step(loss, self.optimizer, self.clip, where, self.skip, self.ranks)
         counted, self.value = dict(count=at["count"] + loss.targets), math.nan if value is None else value
-        if value is None: return counted | dict(skipped=at["skipped"] + 1)
+        if value is None:
+            for b, kept in zip(self.buffers, before): b.copy_(kept)
+            return counted | dict(skipped=at["skipped"] + 1)
         return counted | dict(carry=loss.state, sum=at["sum"] + value * loss.targets, seen=at["seen"] + loss.targets)
 
     def settled(self, at: dict) -> dict:
