@@ -283,6 +283,8 @@ def test_the_model_is_that_of_the_best_or_the_last_epoch(made, tmp_path, flag, e
     assert losses[-1] > min(losses)
     expected = min(losses) if epoch == "best" else losses[-1]
     assert record(tmp_path / "run")["result"]["valid_loss"] == expected
+    written = rows((tmp_path / "run/metrics.csv").read_text())
+    assert record(tmp_path / "run")["seconds"] == float(written[-1]["seconds"]) > float(written[0]["seconds"])
     assert validation_loss(made, tmp_path / "run") == pytest.approx(expected, abs=1e-6)
 
 

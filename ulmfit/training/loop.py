@@ -83,7 +83,8 @@ def fit(task: Task, optimization: Optimization, schedule: Schedule, unfreezing: 
         run: Run, rng: Generator) -> dict:
     """Train by the plan, with evaluations, and leave the model with the weights that it ends with.
 
-    Returns their epoch's row of the metrics, tokens or documents per second of training, and how many steps it skipped.
+    Returns their epoch's row of the metrics, but with the seconds of the whole run; tokens or documents per second of
+    training, and how many steps it skipped.
     Ctrl-C and SIGTERM end the process with its state saved.
     """
     alone = run.checkpoints.held() if run.ranks.leads else nullcontext()
@@ -169,7 +170,7 @@ def train(task: Task, optimization: Optimization, schedule: Schedule, unfreezing
     ranks.wait()  # all have read what the first may now remove
     chosen = at["rows"][at["best"]["row"] if training.keep_best else -1]
     return chosen | {f"{task.unit}_per_second": at["count"] / max(1e-9, at["train_seconds"]),
-                     "skipped_steps": at["skipped"]}
+                     "skipped_steps": at["skipped"], "seconds": at["rows"][-1]["seconds"]}
 
 
 def evaluate(task: Task, span: Span, training: Training, run: Run, optimizer: torch.optim.Optimizer, at: dict,
