@@ -164,8 +164,9 @@ class Scale:
                 return Job("evaluate", dataset, tested, models=pair)
             case "features":
                 lm = self.language_model(row, dataset, labelled, seed, False)
-                longest = {k: v for k, v in self.settings("classify", dataset, row).items() if k == "max_length"}
-                return Job("baseline", dataset, self.held_out(dataset, row) | longest | labels(labelled),
+                how = self.settings("classify", dataset, row).items()
+                reading = {k: v for k, v in how if k in ("max_length", "bptt")}  # as a classifier's
+                return Job("baseline", dataset, self.held_out(dataset, row) | reading | labels(labelled),
                            models=(lm,), seed=seed)
             case "counts": return Job("counts", dataset, dict(of=row["of"]))
             case "bag of words":

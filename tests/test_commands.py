@@ -383,8 +383,9 @@ def wrong(made, tmp: Path, case: str) -> tuple[list, list[str]]:
             ["classify", "--dataset", table(tmp / "3.csv", [("a", "x"), ("b", "x"), ("c", "y")]), "--model", lm,
              *CLASSIFY, "--out", new], ["none can be held out", "valid"]),
         "a class whose name is not utf-8": lambda: (
-            ["classify", "--dataset", write(tmp / os.fsdecode(b"d/train/caf\xe9/1.txt"), "a").parents[2], "--model",
-             lm, *CLASSIFY, "--out", new], ["not UTF-8"]),
+            ["classify", "--dataset", [write(tmp / "d/train" / os.fsdecode(c) / f"{i}.txt", "a").parents[2]
+                                       for c in (b"caf\xe9", b"b") for i in range(4)][0],
+             "--model", lm, *CLASSIFY, "--out", new], ["caf\\udce9", "not UTF-8"]),
         "too many labels asked for": lambda: (classify("--labelled", "999"), ["999"]),
         "a device of another kind": lambda: (pretrain("--device", "meta"), ["no device is called 'meta'"]),
         "too many rates": lambda: (pretrain("--rates", "[1, 2, 3, 4]"), ["--rates", "4", "3"]),

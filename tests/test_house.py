@@ -4,12 +4,14 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from graphlib import TopologicalSorter
 from importlib import import_module
 from inspect import signature
 from pathlib import Path
 
 import pytest
+from corpora import says
 from ulmfit import classify, finetune_lm, pretrain
 from ulmfit.corpus import prepare as preparing
 from ulmfit.corpus.source import Source
@@ -100,6 +102,7 @@ def test_training_from_a_prepared_corpus_loads_neither_spacy_nor_pandas_nor_skle
     small = "batch=4, bptt=5, min_freq=1, max_steps=2, epochs=1, device='cpu'"
     program = f"""
 import sys
+import tomllib
 from pathlib import Path
 import ulmfit.pretrain, ulmfit.finetune_lm, ulmfit.classify
 data, a, b, c = {str(corpus.folder)!r}, *(Path({str(tmp_path)!r}) / name for name in 'abc')
@@ -133,8 +136,10 @@ def test_nothing_that_is_loaded_can_run_code(path):
 
 # --- presets ---
 
-@pytest.mark.parametrize("name", sorted(p.stem for p in PRESETS.glob("*.toml")))
-@pytest.mark.parametrize("stage", STAGES)
+def stages_of(path: Path) -> set[str]: return {*tomllib.loads(path.read_text())}
+
+
+@pytest.mark.parametrize("name, stage", sorted((p.stem, s) for p in PRESETS.glob("*.toml") for s in stages_of(p)))
 def test_a_preset_is_known_to_its_stage(name, stage):
     "And so is what it wants otherwise from scratch."
     for v in (preset(name, stage), preset(name, stage, from_nothing=True)):
@@ -144,11 +149,14 @@ def test_a_preset_is_known_to_its_stage(name, stage):
 
 @pytest.mark.parametrize("path", sorted(PRESETS.glob("*.toml")), ids=lambda p: p.stem)
 def test_a_preset_is_for_stages(path):
-    import tomllib
-    assert set(tomllib.loads(path.read_text())) <= set(STAGES)
+    assert stages_of(path) <= set(STAGES)
 
 
-@pytest.mark.parametrize("name", sorted(p.stem for p in PRESETS.glob("*.toml")))
+def test_a_preset_without_the_stage_is_refused():
+    with says("awd.toml", "no [classify]"): preset("awd", "classify")
+
+
+@pytest.mark.parametrize("name", sorted(p.stem for p in PRESETS.glob("*.toml") if stages_of(p) >= {*STAGES}))
 def test_what_starts_from_nothing_is_as_large_in_both_later_stages(name):
     def sizes(stage: str) -> set:
         values = {k: v for k, v in preset(name, stage).items() if not isinstance(v, dict)}

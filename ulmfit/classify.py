@@ -76,6 +76,8 @@ def main(
         tokenizer = data.tokenizer
         vocab = old.vocab if old else data.vocab(["train"], vocab_settings.max_vocab, vocab_settings.min_freq)
         splits = held_out.apart(data.words(vocab), split_seed, seed)
+    if bad := [c for c in data.classes if c != c.encode(errors="replace").decode()]:
+        raise CliError(f"{data.name}: the name of the class {bad[0]!a} is not UTF-8")
     labelled = splits["train"]
     if len(labelled) < 2: raise CliError(f"{data.name}: one document is left to learn from; give more")
     backwards = old.backwards if old else backwards

@@ -203,16 +203,11 @@ def finish(writer: CorpusWriter, shard: Shard | None, **about):
     writer.finish(classes, always, shard, **about)
 
 
-def is_surrogate(c: str) -> bool: return unicodedata.category(c) == "Cs"
-
-
 def checked(writer: CorpusWriter, promised: dict, name: str, kind: str) -> list[str]:
     "The classes in order; CliError where documents or classes are not what they should be."
     found = writer.documents()
     if not any(split.has_text for split in writer.splits.values()): raise CliError(f"{name}: there is no text in it")
     classes = promised["classes"] or sorted(writer.classes)
-    for c in classes:
-        if any(map(is_surrogate, c)): raise CliError(f"{name}: the name of the class {c!a} is not UTF-8")
     if kind == "classification" and "train" in found:  # of others, a model knows the classes
         of_train = {c for c, n in found["train"].items() if n and c is not None}
         for split, counts in found.items():

@@ -33,7 +33,7 @@ def softmax_steps(logits: Tensor, bias: Tensor, target: Tensor, learning: bool) 
     logp = (logits + bias).log_softmax(dim=1)  # in the bias's precision
     loss = -logp.gather(1, at).masked_fill_(ignored, 0)[:, 0]
     if learning:  # softmax minus one-hot
-        logits.copy_(logp.exp_().scatter_add_(1, at, -torch.ones_like(at, dtype=bias.dtype)).masked_fill_(ignored, 0))
+        logits.copy_(logp.exp_().scatter_add_(1, at, -torch.ones_like(at, dtype=logp.dtype)).masked_fill_(ignored, 0))
     return loss
 
 
