@@ -58,8 +58,8 @@ def main(
         for name, scratch in (("ULMFiT", False), ("from scratch", True)):
             run = out / f"{'scratch' if scratch else 'transfer'}-{seed}"
             classify(dataset=dataset, model=str(out / "finetune_lm"), preset=preset, out=run, from_scratch=scratch,
-                     seed=seed, split_seed=0,
-                     labelled=labels, keep_best=False)  # the last epoch: validation labels choose nothing
+                     seed=seed, split_seed=0, labelled=labels,
+                     keep_best=False, validate_every=5)  # the last epoch: validation labels choose nothing
             errors[name].append(test_error(run))
         words = LabelledHeldOut(labelled=labels).apart(data.splits, 0, seed)
         known = {s: docs.through(lm.vocab.table(data.lexicon)) for s, docs in words.items()}
