@@ -102,7 +102,6 @@ def test_training_from_a_prepared_corpus_loads_neither_spacy_nor_pandas_nor_skle
     small = "batch=4, bptt=5, min_freq=1, max_steps=2, epochs=1, device='cpu'"
     program = f"""
 import sys
-import tomllib
 from pathlib import Path
 import ulmfit.pretrain, ulmfit.finetune_lm, ulmfit.classify
 data, a, b, c = {str(corpus.folder)!r}, *(Path({str(tmp_path)!r}) / name for name in 'abc')

@@ -20,8 +20,8 @@ from safetensors.torch import save_file
 from ulmfit.model import bundle
 from ulmfit.training import checkpoint, files, loop, step as stepping
 from ulmfit.training.checkpoint import Checkpoints
-from ulmfit.training.files import write_text, write_whole
 from ulmfit.training.distributed import Ranks
+from ulmfit.training.files import write_text, write_whole
 from ulmfit.training.loop import Training, stopped_early
 from ulmfit.training.signals import Signals, Stop
 from ulmfit.training.step import Eager, step

@@ -6,7 +6,7 @@
     python -m ulmfit.classify --dataset imdb --model none --out runs/imdb-scratch          (no transfer)
     python -m ulmfit.classify --dataset imdb --model runs/imdb-lm --from-scratch --out …   (all of it but the weights)
 
-Validation documents are set apart before anything is learnt; the test split is read once, at the end, and chooses none.
+Validation documents are set apart before anything is learnt; the test split is read once, last, and chooses nothing.
 """
 from pathlib import Path
 

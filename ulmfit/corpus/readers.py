@@ -13,6 +13,7 @@ from fastcore.script import CliError
 from .archives import Member, open_bytes, readable, tar_members
 
 Document = tuple[str, str | None]
+TABLES = (".csv", ".tsv")
 LONG = 1_000_000  # characters: a document of plain text ends after so many at its next line, a line at a blank
 csv.field_size_limit(min(sys.maxsize, 2**31 - 1))  # a review may be megabytes long
 
@@ -22,7 +23,7 @@ def suffix(path: Path) -> str:
     return next((s for s in map(str.lower, reversed(path.suffixes)) if s not in (".gz", ".xz")), "")
 
 
-def is_table(path: Path) -> bool: return suffix(path) in (".csv", ".tsv") and is_shown(path)
+def is_table(path: Path) -> bool: return suffix(path) in TABLES and is_shown(path)
 def is_text(path: Path) -> bool: return suffix(path) == ".txt" and is_shown(path)
 
 
@@ -259,6 +260,5 @@ def read_texts(source: str, text_column: str = "text", encoding: str = "utf-8") 
         except UnicodeError as e: raise CliError(f"standard input is not {encoding}: {e}") from None
         return [*without_ends(io.StringIO(text, newline=""))]
     path = Path(source)
-    table = suffix(path) in (".csv", ".tsv")
-    documents = read_table(path, text_column, None, encoding) if table else read_lines(path, encoding)
+    documents = read_table(path, text_column, None, encoding) if suffix(path) in TABLES else read_lines(path, encoding)
     return [text for text, _ in documents]

@@ -107,8 +107,7 @@ def hold_out(docs: Documents, fraction: float, seed: int) -> tuple[np.ndarray, n
         else [np.arange(len(docs))]
     held = np.concatenate([rng.permutation(g)[:round(len(g) * fraction)] for g in groups])
     if not len(held):  # one at least, but no class's only example
-        more = np.concatenate([g for g in groups if len(g) > 1] or [np.zeros(0, dtype=np.int64)])
-        held = rng.permutation(more)[:1]
+        held = rng.permutation(np.array([i for g in groups if len(g) > 1 for i in g], dtype=np.int64))[:1]
     return np.setdiff1d(np.arange(len(docs)), held), np.sort(held)
 
 
