@@ -3,10 +3,11 @@
     .venv/bin/python -m pytest -m gpu
 """
 import os
+from importlib import import_module
 
 import pytest
 import torch
-from commands import PRETRAIN, films, metrics, ok, table, weights
+from commands import FINETUNE, PRETRAIN, SCRATCH, films, metrics, ok, record, table, weights
 from reference import close
 from ulmfit.corpus import source
 from ulmfit.kernels import KERNELS
@@ -76,7 +77,10 @@ def test_lstm(t, b, inputs, h, dtype):
 
 @pytest.mark.parametrize("dtype", BOUNDS)
 @pytest.mark.parametrize("n, v, e", [(1, 2, 3), (65, 1000, 40), (700, 33_278, 16)])
-def test_linear_cross_entropy(n, v, e, dtype):
+@pytest.mark.parametrize("blocks", ["one", "several"])
+def test_linear_cross_entropy(n, v, e, dtype, blocks, monkeypatch):
+    lce = import_module("ulmfit.kernels.linear_cross_entropy")
+    if blocks == "several": monkeypatch.setattr(lce, "LOGITS", dict(cuda=1))
     arguments, target = random((n, e), (v, e), (v,)), torch.arange(n) * 31 % v
     if n > 1: target[-1] = IGNORE
     def of(kernel, target, dtype): return lambda *arguments: [kernel(*arguments, target, dtype)]
@@ -130,22 +134,78 @@ def test_layers_side_by_side_are_those_in_turn(dtype):
     near(found["wavefront"], [t.cpu().double() for t in found["fused"]], 2 * BOUNDS[dtype])
 
 
+@pytest.fixture
+def recordings(monkeypatch) -> list[int]:
+    "Lengths of the windows whose step was recorded, in turn."
+    lengths, recorded = [], Captured.recorded
+    monkeypatch.setattr(Captured, "recorded", lambda self, *a: lengths.append(len(a[0])) or recorded(self, *a))
+    return lengths
+
+
+def valid_losses(run) -> list[float]: return [float(r["valid_loss"]) for r in metrics(run)]
+
+
+def alike(got: list[float], expected: list[float]):
+    assert got == pytest.approx(expected, rel=10 * BOUNDS[torch.float32])
+
+
 @pytest.mark.parametrize("kernel", ["fused", "wavefront"])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_recorded_steps_train_as_those_that_are_waited_for(corpus, tmp_path, monkeypatch, precision, kernel):
+def test_recorded_steps_train_as_those_that_are_waited_for(corpus, tmp_path, monkeypatch, recordings, precision,
+                                                           kernel):
     "Windows of several lengths, each recorded and replayed; and a run that is stopped and goes on."
-    recordings, recorded = [], Captured.recorded
-    monkeypatch.setattr(Captured, "recorded", lambda self, *a: recordings.append(1) or recorded(self, *a))
     args = ["--corpus", corpus, *LIKE_MERITY, "--precision", precision, "--kernel", kernel]
     ok("pretrain", *args, "--out", tmp_path / "recorded")
-    assert recordings
+    assert len({*recordings}) > 1
     ok("pretrain", *args, "--max-steps", "9", "--out", tmp_path / "part")
     ok("pretrain", *args, "--out", tmp_path / "part")
     monkeypatch.setattr(loop, "capturable", lambda *about: False)
     ok("pretrain", *args, "--out", tmp_path / "eager")
-    losses = {run: [float(r["valid_loss"]) for r in metrics(tmp_path / run)] for run in ("recorded", "part", "eager")}
-    assert losses["recorded"] == pytest.approx(losses["eager"], rel=10 * BOUNDS[torch.float32])
-    assert losses["part"][-1] == pytest.approx(losses["recorded"][-1], rel=10 * BOUNDS[torch.float32])
+    alike(valid_losses(tmp_path / "recorded"), valid_losses(tmp_path / "eager"))
+    alike(valid_losses(tmp_path / "part")[-1:], valid_losses(tmp_path / "recorded")[-1:])
+
+
+def test_steps_are_recorded_anew_when_more_layers_learn(corpus, tmp_path, monkeypatch, recordings):
+    "And AdamW's as Adam's."
+    ok("pretrain", "--corpus", corpus, *LIKE_MERITY, "--out", tmp_path / "lm")
+    recordings.clear()
+    args = ["--dataset", corpus, "--model", tmp_path / "lm", *FINETUNE, "--device", "cuda", "--epochs", "4", "--plan",
+            "gradual", "--optimizer", "adamw", "--weight-decay", "0.1"]
+    ok("finetune_lm", *args, "--out", tmp_path / "recorded")
+    assert recordings.count(8) > 1
+    monkeypatch.setattr(loop, "capturable", lambda *about: False)
+    ok("finetune_lm", *args, "--out", tmp_path / "eager")
+    alike(valid_losses(tmp_path / "recorded"), valid_losses(tmp_path / "eager"))
+
+
+def test_a_recorded_step_that_is_not_finite_is_skipped(corpus, tmp_path, monkeypatch, recordings):
+    factor, steps, loss, set_rate = torch.ones((), device=CUDA), [], LanguageModel.loss, loop.set_rate
+
+    def spoilt(self, *batch, **more):
+        found = loss(self, *batch, **more)
+        return found._replace(objective=found.objective * factor) if self.training else found
+
+    def counting(*about):  # before each step, recorded or not
+        steps.append(1)
+        factor.fill_(torch.nan if len(steps) in (6, 9) else 1.0)
+        set_rate(*about)
+    monkeypatch.setattr(LanguageModel, "loss", spoilt)
+    monkeypatch.setattr(loop, "set_rate", counting)
+    args = ["--corpus", corpus, *LIKE_MERITY, "--draw", "fixed", "--on-nonfinite", "skip"]
+    for name, capturable in ("recorded", loop.capturable), ("eager", lambda *about: False):
+        steps.clear()
+        monkeypatch.setattr(loop, "capturable", capturable)
+        ok("pretrain", *args, "--out", tmp_path / name)
+        assert record(tmp_path / name)["skipped_steps"] == 2
+    assert recordings
+    alike(valid_losses(tmp_path / "recorded"), valid_losses(tmp_path / "eager"))
+
+
+def test_a_classifier_learns_in_bf16_as_in_float32(corpus, tmp_path):
+    for precision in "fp32", "bf16":
+        ok("classify", "--dataset", corpus, *SCRATCH, "--epochs", "4", "--device", "cuda", "--precision", precision,
+           "--out", tmp_path / precision)
+    assert valid_losses(tmp_path / "bf16") == pytest.approx(valid_losses(tmp_path / "fp32"), rel=0.1)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])

@@ -217,6 +217,17 @@ def test_the_slow_twin_equals_the_formula(bias):
     close(linear_cross_entropy_reference(x, weight, b, target), expected)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_weights_in_float64_are_not_read_as_other_numbers(dtype):
+    "The C++ reads its biases and cells as float32 whatever they are."
+    x, *more = lstm_arguments(3, 2, 4, 5)
+    got, expected = (values_and_gradients(f, [a, *more]) for f, a in ((Layer.apply, x.to(dtype)), (reference.lstm, x)))
+    near(got, expected, 4 * BF16)
+    arguments, target = decoder_arguments(6, 5, 4, bias=True), torch.arange(6) % 5
+    ours, exact = our_loss(arguments, target, dtype=dtype), torch_loss(arguments, target)
+    assert abs(ours - exact) <= 2 * BF16 * exact
+
+
 def test_nothing_to_predict_is_loss_zero_and_gradient_zero():
     arguments = decoder_arguments(5, 4, 3, bias=True)
     loss = our_loss(arguments, torch.full((5,), IGNORE))

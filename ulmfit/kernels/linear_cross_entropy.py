@@ -24,7 +24,7 @@ def linear_cross_entropy_reference(x: Tensor, weight: Tensor, bias: Tensor | Non
 
 def softmax_steps(logits: Tensor, bias: Tensor, target: Tensor, learning: bool) -> Tensor:
     "Losses of rows (n), 0 where the target (n) is IGNORE; if `learning`, `logits` (n, v) become their gradient."
-    if run := native.function("cross_entropy", logits):
+    if run := native.function("cross_entropy", logits, bias):
         loss = bias.new_empty(len(logits))
         native.call(run, logits, bias, target, loss, *logits.shape, int(learning))
         return loss

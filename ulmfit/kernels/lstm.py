@@ -38,7 +38,7 @@ def forward_steps(gates: Tensor, bias: Tensor, w: Tensor, h: Tensor, c: Tensor):
     `h`, `c` (t+1, b, h) have the state before the window and get those after each step.
     """
     size = c.shape[-1]
-    if run := native.function("lstm_forward", gates):
+    if run := native.function("lstm_forward", gates, bias, c):
         return native.call(run, gates, bias, w, h, c, *c[1:].shape, h.shape[-1])
     bias, w = bias.to(w.dtype), w.T
     for t, step in enumerate(gates):
@@ -57,7 +57,7 @@ def backward_steps(gates: Tensor, w: Tensor, c: Tensor, out: Tensor, last: Tenso
     From those by the outputs `out` (t, b, h), the last output and the last cell (b, h); `dc` becomes the first cell's.
     """
     d = native.scratch(gates, *gates.shape)
-    if run := native.function("lstm_backward", gates):
+    if run := native.function("lstm_backward", gates, c, last, dc):
         native.call(run, gates, w, c, out, last, dc, d, *c[1:].shape)
         return d
     dh = last

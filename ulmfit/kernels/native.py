@@ -39,9 +39,12 @@ def multiplies_bf16() -> bool:
     return library() is not None and re.search(r"\b(avx512_bf16|amx_bf16)\b", features()) is not None
 
 
-def function(name: str, like: Tensor) -> Callable | None:
-    "A function for the type of `like`; None where there is none, or `like` is not on the CPU."
-    if like.device.type != "cpu" or library() is None: return None
+def function(name: str, like: Tensor, *others: Tensor) -> Callable | None:
+    """A function for the type of `like`, and float32 in `others`, which it reads as such whatever they are.
+
+    None where there is none, or `like` is not on the CPU.
+    """
+    if like.device.type != "cpu" or library() is None or any(o.dtype != torch.float32 for o in others): return None
     return getattr(library(), f"{name}_{str(like.dtype).removeprefix('torch.')}", None)
 
 
@@ -70,5 +73,5 @@ def scratch(like: Tensor, *shape: int) -> Tensor:
 
 def add_rows(out: Tensor, d: Tensor):
     "`out` (n) += each row of `d` (m, n), without a copy of `d` in the type of `out`."
-    if run := function("add_rows", d): call(run, d, out, *d.shape)
+    if run := function("add_rows", d, out): call(run, d, out, *d.shape)
     else: out += d.sum(dim=0, dtype=out.dtype)
