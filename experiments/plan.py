@@ -1,9 +1,10 @@
 """What has to run for the paper's tables: their rows, at a scale, as jobs that share what they have in common.
 
-A table is a file in `experiments/tables/`: rows, each with its name in the paper and the settings that make it. A scale
-is a file in `experiments/scales/`: datasets, pretrained models and the settings that all rows share. A job is one
-command; its key is the hash of all its settings, its data and its models, so that two rows with the same stage in them
-have the same job, and a finished one is known again. Where it ran, and in which precision, stands beside its figures.
+A table is a file in `experiments/tables/`: rows, each with its name in the paper and the settings that make it, what
+they share under `every`. A scale is a file in `experiments/scales/`: datasets, pretrained models and the settings that
+all rows share. A job is one command; its key is the hash of all its settings, its data and its models, so that two rows
+with the same stage in them have the same job, and a finished one is known again. Where it ran, and in which precision,
+stands beside its figures.
 """
 import hashlib, json, tomllib
 from collections.abc import Iterator
@@ -105,7 +106,9 @@ def read_toml(folder: str, name: str) -> dict:
     "A table or scale, by its name or as a file."
     path = HERE / folder / f"{name}.toml" if not name.endswith(".toml") else Path(name)
     if not path.is_file(): raise CliError(f"{folder}: there is no {name}; there are: {', '.join(names(folder))}")
-    return tomllib.loads(path.read_text())
+    about = tomllib.loads(path.read_text())
+    if "every" in about: about["row"] = [about["every"] | row for row in about["row"]]
+    return about
 
 
 def names(folder: str) -> list[str]: return sorted(p.stem for p in (HERE / folder).glob("*.toml"))
