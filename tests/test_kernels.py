@@ -228,6 +228,15 @@ def test_weights_in_float64_are_not_read_as_other_numbers(dtype):
     assert abs(ours - exact) <= 2 * BF16 * exact
 
 
+@compiled
+def test_a_target_that_is_no_word_reaches_no_memory():
+    "The run ends at a loss that is not a number; torch's own operations take whole numbers of 64 bits alone."
+    x, weight, bias = (a.detach().float() for a in decoder_arguments(6, 5, 4, bias=True))
+    target = torch.arange(6)  # five words
+    assert linear_cross_entropy(x, weight, bias, target).isnan()
+    with pytest.raises(RuntimeError): linear_cross_entropy(x, weight, bias, target.int())
+
+
 def test_nothing_to_predict_is_loss_zero_and_gradient_zero():
     arguments = decoder_arguments(5, 4, 3, bias=True)
     loss = our_loss(arguments, torch.full((5,), IGNORE))

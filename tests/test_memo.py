@@ -11,6 +11,7 @@ from ulmfit.text.memo import Memo, cuts_at_white_space, equal_in_a_row
 from ulmfit.text.rules import BOS, FASTAI, SCRIPTS
 from ulmfit.text.tokenizer import Tokenizer, spacy_tokenizer
 
+pytest.importorskip("spacy", reason="what needs no text needs no spaCy")
 quick = settings(deadline=None, max_examples=150)
 LANGUAGES = ["en", "de", "fr", "fi", "hu", "tr", "ru", "uk", "ar", "he", "hi", "zh", "xx"]
 BLANKS = [" ", " ", " ", "  ", "\n", "\n\n", " \n", "\n ", "\t", "\r\n", "\x0b", "\x0c", "\x1c", "\x85", "\xa0",

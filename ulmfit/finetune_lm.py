@@ -53,7 +53,7 @@ def main(
     device: str = "auto",  # cpu, cuda, cuda:1 …
     precision: str = "auto",  # auto | fp32 | bf16
     deterministic: bool = False,  # on CUDA: the same bits every time, slower
-    kernel: str = "fused",  # of LSTM and loss: fused | wavefront (GPU) | reference
+    kernel: str = "fused",  # fused | unrecorded (GPU) | wavefront (GPU) | reference
     text_column: str = "text",  # of one's own table; several: title+body
     label_column: str = "label",  # of one's own table
     encoding: str = "utf-8",  # of one's own files

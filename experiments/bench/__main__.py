@@ -46,7 +46,7 @@ def main(
     processes: int = 2,  # scaling: beside one
     device: str = "cpu",  # lm: cpu | cuda
     precision: str = "auto",  # lm, scaling: of this project, auto | fp32 | bf16
-    kernel: str = "fused",  # lm: of this project, fused | wavefront (GPU) | reference
+    kernel: str = "fused",  # lm: of this project, fused | unrecorded (GPU) | wavefront (GPU) | reference
     peer: str = None,  # fastai; lm: torch | fastai | fastai-bf16
     rounds: int = 3,  # of each contender
     json: bool = False,  # print JSON, an object a contender
@@ -59,6 +59,7 @@ def main(
     if what not in peers: raise CliError(f"no benchmark is called {what!r}; there are: {', '.join(peers)}")
     if peer not in (None, *peers[what]):
         raise CliError(f"no peer is called {peer!r}; there is: {', '.join(peers[what]) or 'none'}")
+    if what != "lm" and device != "cpu": raise CliError(f"{what} is measured on the CPU alone, --device is for lm")
     if steps is None: steps = 2 if device == "cpu" else 50
     if documents is None: documents = usual.get(what)
     precision = NAMES[device_and_dtype(device, precision)[1]]
@@ -73,8 +74,11 @@ def main(
                           precision=precision, kernel=kernel)
     print("\n".join(map(dumps, rows)) if json else table(rows))
     if not save: return
-    name = what
-    if what == "lm": name = "-".join(["lm", str(vocab), precision, *{kernel} - {"fused"}, *{device} - {"cpu"}])
     gpu = {} if device == "cpu" else dict(gpu=torch.cuda.get_device_name(device))
+    name = what
+    if what == "lm":
+        window = [] if (batch, bptt) == (64, 70) else [f"{batch}x{bptt}"]
+        name = "-".join(["lm", str(vocab), precision, *window, *{kernel} - {"fused"},
+                         *gpu.get("gpu", "").lower().split()])
     write_text(RESULTS / f"{name}.json", dumps(dict(machine=machine() | gpu, contenders=rows), indent=1) + "\n")
     if what == "growth": growth.draw(rows, RESULTS / "growth.png")

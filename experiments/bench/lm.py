@@ -50,8 +50,9 @@ def ulmfit(how: dict) -> tuple[Callable, str]:
         (x, y), targets = batch
         return model.loss(x, y, state, rng=rng, dtype=dtype, share=Share(columns, targets))
     task = SimpleNamespace(model=model, loss=loss)
-    advance = Captured(task, optimizer, CLIP, False, rng) if device.type == "cuda" else \
-        Eager(task, optimizer, CLIP, False, rng, Ranks())
+    recording = device.type == "cuda" and model.encoder.kernels.recorded
+    advance = (Captured(task, optimizer, CLIP, False, rng) if recording else
+               Eager(task, optimizer, CLIP, False, rng, Ranks()))
 
     def run(pairs: list):
         at = dict(carry=None, count=0, sum=0.0, seen=0, skipped=0)

@@ -18,5 +18,6 @@ class Kernels(NamedTuple):
 
 
 KERNELS = dict(fused=Kernels(lstm, in_turn, linear_cross_entropy, pool, True),
+               unrecorded=Kernels(lstm, in_turn, linear_cross_entropy, pool, False),
                wavefront=Kernels(lstm, wavefront, linear_cross_entropy, pool, True),
                reference=Kernels(lstm_reference, in_turn, linear_cross_entropy_reference, pool_reference, False))

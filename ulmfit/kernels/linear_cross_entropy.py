@@ -24,17 +24,19 @@ def linear_cross_entropy_reference(x: Tensor, weight: Tensor, bias: Tensor | Non
 
 def softmax_steps(logits: Tensor, bias: Tensor, target: Tensor, learning: bool) -> Tensor:
     "Losses of rows (n), 0 where the target (n) is IGNORE; if `learning`, `logits` (n, v) become their gradient."
-    if run := native.function("cross_entropy", logits, bias):
+    run = native.function("cross_entropy", logits, bias)
+    if run and target.dtype == torch.int64:
         loss = bias.new_empty(len(logits))
         native.call(run, logits, bias, target, loss, *logits.shape, int(learning))
         return loss
     ignored = target[:, None] == IGNORE
     at = target[:, None].masked_fill(ignored, 0)
     logp = (logits + bias).log_softmax(dim=1)  # in the bias's precision
-    loss = -logp.gather(1, at).masked_fill_(ignored, 0)[:, 0]
+    of_target = logp.gather(1, at)
     if learning:  # softmax minus one-hot
-        logits.copy_(logp.exp_().scatter_add_(1, at, -torch.ones_like(at, dtype=logp.dtype)).masked_fill_(ignored, 0))
-    return loss
+        torch.exp(logp, out=logits)
+        logits.scatter_(1, at, of_target.expm1().to(logits.dtype)).masked_fill_(ignored, 0)
+    return -of_target.masked_fill_(ignored, 0)[:, 0]
 
 
 class _LinearCrossEntropy(torch.autograd.Function):

@@ -109,6 +109,12 @@ def lstm_library(x: Tensor, state: State, w_ih: Tensor, w_hh: Tensor, b_ih: Tens
     return out, (h[0], c[0])
 
 
+def one_buffer(*weights: Tensor) -> list[Tensor]:
+    "The same one behind the other, as cuDNN keeps them: torch need not copy them there, part by part, at every call."
+    flat = torch.cat([w.flatten() for w in weights]).split([w.numel() for w in weights])
+    return [part.view_as(w) for part, w in zip(flat, weights)]
+
+
 def lstm_padded(x: Tensor, state: State, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor,
                 b_hh: Tensor) -> tuple[Tensor, State]:
     """torch's own layer at sizes that a GPU is fast at (1150 becomes 1152); the result has the true ones.
@@ -117,11 +123,10 @@ def lstm_padded(x: Tensor, state: State, w_ih: Tensor, w_hh: Tensor, b_ih: Tenso
     """
     size, inputs = len(b_ih) // 4, x.shape[-1]
     more, wider = -size % ALIGNED, -inputs % ALIGNED
-    if not more and not wider: return lstm_library(x, state, w_ih, w_hh, b_ih, b_hh)
-    def gates(w, columns=0): return F.pad(w.view(4, size, -1), (0, columns, 0, more)).flatten(0, 1)
+    def gates(w, columns=0): return F.pad(w.to(x.dtype).view(4, size, -1), (0, columns, 0, more)).flatten(0, 1)
     h, c = (F.pad(s, (0, more)) for s in state)
-    out, (h, c) = lstm_library(F.pad(x, (0, wider)), (h, c), gates(w_ih, wider), gates(w_hh, more),
-                               gates(b_ih)[:, 0], gates(b_hh)[:, 0])
+    weights = one_buffer(gates(w_ih, wider), gates(w_hh, more), gates(b_ih)[:, 0], gates(b_hh)[:, 0])
+    out, (h, c) = lstm_library(F.pad(x, (0, wider)), (h, c), *weights)
     return out[..., :size], (h[:, :size], c[:, :size])
 
 

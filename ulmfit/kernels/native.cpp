@@ -238,7 +238,7 @@ template <class T> void backward(const T* gates, const T* weight, const float* c
 // --- softmax and its gradient ---
 
 // Rows of logits (rows, v) become the gradient of their cross-entropy; `loss` (rows) gets its value.
-// A target below 0 is ignored: loss and gradient are 0.
+// A target below 0 is ignored: loss and gradient are 0. One that is no word has no loss: not a number ends the run.
 template <class T> void cross_entropy(T* logits, const float* bias, const int64_t* target, float* loss,
                                       long rows, long v, long learning, long threads) {
     long width = ceiling(v, W) * W;
@@ -248,8 +248,8 @@ template <class T> void cross_entropy(T* logits, const float* bias, const int64_
         T* x = logits + row * v;
         float* y = scratch.data() + omp_get_thread_num() * width;
         long hit = target[row];
-        if (hit < 0) {
-            loss[row] = 0;
+        if (hit < 0 || hit >= v) {
+            loss[row] = hit < 0 ? 0 : NAN;
             memset((void*)x, 0, v * sizeof(T));
             continue;
         }
