@@ -16,6 +16,7 @@ from fastcore.script import CliError
 
 from ulmfit import classify, finetune_lm, pretrain
 from ulmfit.corpus.registry import open_source
+from ulmfit.corpus.source import Source
 from ulmfit.model import bundle
 from ulmfit.training.records import PREDICTIONS
 from ulmfit.training.settings import by_name, choose, preset
@@ -25,8 +26,7 @@ STAGES = dict(pretrain=pretrain, finetune_lm=finetune_lm, classify=classify)
 KINDS = ("classifier", "both directions", "features", "bag of words", "counts")
 
 
-@lru_cache
-def data_fingerprint(name: str, kind: str | None) -> str: return open_source(name, kind).fingerprint
+opened = lru_cache(open_source)
 
 
 @dataclass(frozen=True)
@@ -50,9 +50,11 @@ class Job:
             flags = settings | {k: v for k, v in flags.items() if k not in settings}
         models = [bundle.fingerprint(bundle.located(m, self.flags.get("backwards", False))) if isinstance(m, str) else
                   m.key for m in self.models if m != "none"]
-        kind = "lm" if self.stage == "pretrain" else "classification"
-        about = [self.stage, data_fingerprint(self.data, kind), flags, models, self.seed]
+        about = [self.stage, self.source.fingerprint, flags, models, self.seed]
         return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:12]
+
+    @property
+    def source(self) -> Source: return opened(self.data, "lm" if self.stage == "pretrain" else "classification")
 
     @property
     def name(self) -> str: return f"{self.stage}-{Path(self.data).stem}-{self.key}"

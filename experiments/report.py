@@ -16,8 +16,8 @@ from matplotlib.figure import Figure
 
 from ulmfit.training.files import write_text
 
-from .findings import (FAILS, HOLDS, MEASURES, OPEN, Results, claims_table, cost_table, introduction, main_table,
-                       mcnemar_table, provenance, shown)
+from .findings import (FAILS, HOLDS, MEASURES, OPEN, Results, best_epochs, claims_table, cost_table, introduction,
+                       main_table, mcnemar_table, provenance, shown)
 from .plan import HERE, names, read_toml
 from .run import RESULTS
 
@@ -64,6 +64,7 @@ def over_epochs(results: Results, rows: tuple[str, ...]) -> Iterator[str]:
             points: dict[int, list[float]] = {}
             for r in results.curves:
                 if r["run"] in runs: points.setdefault(int(r["epoch"]), []).append(float(r["valid_error"]))
+            points = {e: found for e, found in points.items() if len(found) == len(runs)}  # as far as all seeds went
             if points: ax.plot(sorted(points), [mean(points[e]) for e in sorted(points)], marker=".", label=row)
         ax.set(xlabel="epoch")
         if ax.lines: yield svg(fig, ax)
@@ -106,7 +107,7 @@ STYLE = """body{font:16px/1.5 system-ui,sans-serif;max-width:62rem;margin:auto;p
 h1,h2,h3{line-height:1.2}.wide{overflow-x:auto}table{border-collapse:collapse;font-size:.85rem;margin:.6rem 0}
 td,th{padding:.25rem .6rem;border-bottom:1px solid #ddd;text-align:left;white-space:nowrap}
 .yes{background:#dff3df}.no{background:#f8dcdc}.open{background:#f3f0dc}svg{max-width:100%;height:auto}
-code{font-size:.75rem}details{margin:.4rem 0}
+th:first-child,td:first-child{position:sticky;left:0;background:#fff}code{font-size:.75rem}details{margin:.4rem 0}
 @media(max-width:40rem){th,td{white-space:normal;padding:.25rem .35rem}td:first-child{min-width:7rem}}"""
 
 
@@ -118,6 +119,7 @@ def sections(results: Results) -> Iterator[tuple[str, str, object]]:
         yield "heading", about["title"], None
         for measure in about["measure"], *about.get("also", []):
             yield "table", "", main_table(results, table, about, measure)
+        if said := best_epochs(about): yield "text", "", said
         for title, (head, rows) in (("Claims", claims_table(results, table, about)),
                                     ("Against the first row, test documents", mcnemar_table(results, table, about)),
                                     ("Cost", cost_table(results, table, about))):
@@ -133,6 +135,7 @@ def as_markdown(everything: list[Results]) -> str:
         out += [f"## Scale {results.scale}", introduction(results)]
         for kind, title, content in sections(results):
             if kind == "heading": out.append(f"### {title}")
+            if kind == "text": out.append(content)
             if kind == "table": out += [*([f"**{title}**"] if title else []), markdown(*content)]
     return "\n\n".join(out) + "\n"
 
@@ -140,10 +143,12 @@ def as_markdown(everything: list[Results]) -> str:
 def as_html(everything: list[Results]) -> str:
     out = ["<h1>The paper's tables, measured</h1>"]
     for results in everything:
-        out += [f"<h2>Scale {html.escape(results.scale)}</h2><p>{html.escape(introduction(results))}</p>"]
+        told = re.sub("`(.*?)`", r"<code>\1</code>", html.escape(introduction(results)))
+        out += [f"<h2>Scale {html.escape(results.scale)}</h2><p>{told}</p>"]
         for kind, title, content in sections(results):
             if kind == "heading": out.append(f"<h3>{html.escape(title)}</h3>")
             if kind == "table": out.append((f"<h4>{html.escape(title)}</h4>" if title else "") + html_table(*content))
+            if kind == "text": out.append(f"<p>{html.escape(content)}</p>")
             if kind == "picture": out.append(content)
             if kind == "provenance":
                 out.append(f"<details><summary>{html.escape(title)}</summary>{html_table(*content)}</details>")

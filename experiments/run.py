@@ -25,7 +25,7 @@ from filelock import FileLock
 
 from ulmfit.locks import Busy, alone
 from ulmfit.training.files import write_text
-from ulmfit.training.records import PREDICTIONS, csv_text
+from ulmfit.training.records import PREDICTIONS, commit, csv_text
 
 from .plan import STAGES, Cell, Job, Scale, names
 
@@ -58,15 +58,18 @@ def as_begun(job: Job, root: Path) -> list[str]:
     return ["--precision", "bf16" if json.loads(path.read_text())["dtype"] == "torch.bfloat16" else "fp32"]
 
 
+def beside(folder: Path, suffix: str) -> Path: return folder.with_name(f"{folder.name}.{suffix}")
+
+
 def carry_out(job: Job, root: Path):
     """Run a job's command in this process, which has all imports behind it; what it says goes to a log.
 
     The lock is this process's: where the runner is killed, the job stays locked for as long as it is at work.
     """
     folder, began = root / job.name, time.monotonic()
-    printed, log = folder / "printed.json", folder.with_suffix(".log")
+    printed, log = folder / "printed.json", beside(folder, "log")
     try:
-        with alone(folder.with_suffix(".lock"), f"{folder} is another runner's"):
+        with alone(beside(folder, "lock"), f"{folder} is another runner's"):
             if record(job, root): return
             printed.unlink(missing_ok=True)
             sys.stdout, sys.stderr = open(printed if job.stage in PRINTED else log, "a"), open(log, "a")
@@ -77,7 +80,9 @@ def carry_out(job: Job, root: Path):
             if job.stage in PRINTED:
                 sys.stdout.flush()
                 result = json.loads(printed.read_text().splitlines()[-1])
-                write_text(folder / "run.json", json.dumps(dict(seconds=time.monotonic() - began, result=result)))
+                about = dict(seconds=time.monotonic() - began, commit=commit(), data=job.source.fingerprint,
+                             notes=job.source.notes, result=result)
+                write_text(folder / "run.json", json.dumps(about))
     except Busy: sys.exit(ELSEWHERE)
     except SystemExit as e:  # of a command; its data may just be prepared, or fetched, for another runner's job
         sys.exit(ELSEWHERE if isinstance(e.__context__, Busy) else e.code)
@@ -94,7 +99,7 @@ def execute(job: Job, root: Path) -> str:
 
 def last_line(job: Job, root: Path) -> str:
     "What a failed job said last."
-    lines = (root / job.name).with_suffix(".log").read_text(errors="replace").split("\n")
+    lines = beside(root / job.name, "log").read_text(errors="replace").split("\n")
     return next((line for line in reversed(lines) if line.strip()), "it said nothing")
 
 
@@ -128,11 +133,17 @@ def figures(cell: Cell, first: Job, root: Path) -> dict | None:
         mine, theirs = map(wrong, paths)
         if len(mine) == len(theirs):
             row |= dict(only_wrong=int((mine & ~theirs).sum()), only_first_wrong=int((theirs & ~mine).sum()))
-    stages = [r for r in chain if "commit" in r]
-    notes = dict.fromkeys(n for r in stages for n in r.get("notes", []))
-    if stages: row |= dict(data=stages[-1]["data"][:12], commit=short(stages[-1]["commit"] or ""),
-                           precision=", ".join(dict.fromkeys(r["dtype"].removeprefix("torch.") for r in stages)))
-    return row | dict(notes="; ".join(notes), command="python " + shlex.join(cell.job.command(root)))
+    def each(key: str, told: Callable[[str], str]) -> str:
+        return ", ".join(dict.fromkeys(told(r[key]) for r in chain if r.get(key)))
+    notes = dict.fromkeys(n for r in chain for n in r.get("notes", []))
+    if "data" in found: row |= dict(data=found["data"][:12])
+    return row | dict(commit=each("commit", short), precision=each("dtype", lambda d: d.removeprefix("torch.")),
+                      notes="; ".join(notes), command=commands(cell.job, root))
+
+
+def commands(job: Job, root: Path) -> str:
+    "What is typed for a job, from its first stage on."
+    return " && ".join("python " + shlex.join(j.command(root)) for j in job.needs())
 
 
 def short(commit: str) -> str: return commit[:12] + "+" * commit.endswith("+")
@@ -150,7 +161,9 @@ def collect(cells: list[Cell], root: Path, path: Path):
     root.mkdir(parents=True, exist_ok=True)
     with FileLock(root / "results.lock"):  # another runner adds its rows, too
         rows = {tuple(r[k] for k in PLACE): r for r in saved(path)}
-        rows |= {tuple(map(str, c.place)): r for c, r in new if r}
+        for c, r in new:
+            place = tuple(map(str, c.place))
+            if r: rows[place] = kept(rows.get(place, {}), r)
         write_text(path, csv_text([rows[k] for k in sorted(rows)], COLUMNS))
         curves = {(r["run"], r["epoch"]): r for r in saved(path.with_name(f"{path.stem}-curves.csv"))}
         for c, r in new:
@@ -158,20 +171,33 @@ def collect(cells: list[Cell], root: Path, path: Path):
             if r and c.job.stage == "classify":
                 curves |= {(c.job.name, m["epoch"]): dict(run=c.job.name) | m for m in saved(metrics)}
         wanted = {r["run"] for r in rows.values()}
-        kept = [{k: r[k] for k in CURVES} for (run, _), r in sorted(curves.items()) if run in wanted]
-        write_text(path.with_name(f"{path.stem}-curves.csv"), csv_text(kept, CURVES))
+        left = [{k: r[k] for k in CURVES} for (run, _), r in sorted(curves.items()) if run in wanted]
+        write_text(path.with_name(f"{path.stem}-curves.csv"), csv_text(left, CURVES))
 
 
-def hours(jobs: list[Job], root: Path) -> tuple[float, int]:
+def kept(old: dict, new: dict) -> dict:
+    "A row with what is known now, and of the same run what was known where its first stages or the first row had been."
+    if old.get("run") != new["run"]: return new
+    def more(key: str) -> bool: return old[key].count(EACH) > str(new.get(key, "")).count(EACH) or key not in new
+    return new | {k: v for k, v in old.items() if v and more(k)}
+
+
+def hours(jobs: list[Job], root: Path, there: list[dict]) -> tuple[float, int]:
     """Hours that jobs will take, and for how many of them nothing is known.
 
-    One takes as long as the median of the finished ones of its stage and data, or else of its stage.
+    One takes as long as the median of the finished ones of its stage and data, or else of its stage: of those at hand
+    and of the results that are `there`.
     """
     times: dict[str, list[float]] = {}
+    def took(of_data: str, seconds: float):
+        for kind in (of_data, of_data.partition("-")[0]): times.setdefault(kind, []).append(seconds)
     for path in root.glob("*/run.json"):
-        of_data = path.parent.name.rpartition("-")[0]
-        if seconds := json.loads(path.read_text()).get("seconds"):
-            for kind in (of_data, of_data.partition("-")[0]): times.setdefault(kind, []).append(seconds)
+        if seconds := json.loads(path.read_text()).get("seconds"): took(path.parent.name.rpartition("-")[0], seconds)
+    for row in there:
+        stage, _, data = row["run"].rpartition("-")[0].partition("-")
+        before = [f"finetune_lm-{data}"] if stage == "classify" else []
+        for of_data, s in zip([f"{stage}-{data}", *before], reversed(row["seconds"].split(EACH))):
+            if s: took(of_data, float(s))
     known = [times.get(j.name.rpartition("-")[0]) or times.get(j.stage) for j in jobs]
     return sum(median(t) for t in known if t) / 3600, sum(t is None for t in known)
 
@@ -237,14 +263,14 @@ def main(
         raise CliError(f"the scale {scale} has no {', '.join(unknown)}; it has: {', '.join(at.datasets)}")
     cells, missing = possible([c for t in chosen for c in at.cells(t, datasets and datasets.split(","), seeds)])
     for why, n in missing.items(): print(f"left out, {n} figures: {why}")
-    there = {tuple(r[k] for k in PLACE): r["run"] for r in saved(path)}
-    jobs = unique([c for c in cells if there.get(tuple(map(str, c.place))) != c.job.name])
+    there = {tuple(r[k] for k in PLACE): r for r in saved(path)}
+    jobs = unique([c for c in cells if there.get(tuple(map(str, c.place)), {}).get("run") != c.job.name])
     left = [j for j in jobs if not record(j, root)]
     if print_commands:
         for j in left:
-            if j.stage in STAGES: print("python " + shlex.join(j.command(root)))
+            if j.stage in STAGES: print("python " + shlex.join(j.command(root) + as_begun(j, root)))
         return
-    predicted, unknown = hours(left, root)
+    predicted, unknown = hours(left, root, [*there.values()])
     more = f" and {unknown} jobs of unknown length" if unknown else ""
     plan = [f"{', '.join(chosen)}: {len(cells)} figures, {len(left)} jobs to do, {predicted:.1f} hours{more}"]
     if dry_run: plan += [f"  {'finished' if j not in left else 'to do':8}  {j.name}" for j in jobs]

@@ -8,7 +8,8 @@ import pytest
 from commands import films, rows, table
 from corpora import says
 from experiments import plan, report, run
-from experiments.findings import FAILS, HOLDS, MEASURES, OPEN, Difference, Results, cost_table, mcnemar_table
+from experiments.findings import (FAILS, HOLDS, MEASURES, OPEN, Difference, Results, best_epochs, claims_table,
+                                  cost_table, mcnemar_table)
 from experiments.plan import Job, Scale, names, read_toml
 from fastcore.script import CliError
 from ulmfit.corpus import source
@@ -125,7 +126,7 @@ def test_other_data_is_another_job(place):
     table(data, films(4, 5))
     before = Job("classify", str(data), {}, "demo").key
     table(data, films(4, 6))
-    plan.data_fingerprint.cache_clear()
+    plan.opened.cache_clear()
     assert Job("classify", str(data), {}, "demo").key != before
 
 
@@ -254,8 +255,26 @@ def test_hours_are_those_of_finished_jobs(tmp_path):
         (tmp_path / name).mkdir()
         (tmp_path / name / "run.json").write_text(f'{{"seconds": {seconds}}}')
     def job(stage, data): return SimpleNamespace(stage=stage, name=f"{stage}-{data}-9")
-    assert run.hours([job("classify", "a")], tmp_path) == (1.5, 0)
-    assert run.hours([job("classify", "c"), job("pretrain", "a")], tmp_path) == (1.0, 1)
+    assert run.hours([job("classify", "a")], tmp_path, []) == (1.5, 0)
+    assert run.hours([job("classify", "c"), job("pretrain", "a")], tmp_path, []) == (1.0, 1)
+
+
+def test_hours_are_those_of_figures_from_elsewhere(tmp_path):
+    def job(stage, data): return SimpleNamespace(stage=stage, name=f"{stage}-{data}-9")
+    told = [dict(run="classify-a-1", seconds="9000 + 3600 + 1800"), dict(run="evaluate-a-2", seconds="5 + 6 + 36")]
+    found = [run.hours([job(stage, "a")], tmp_path, told) for stage in ("classify", "finetune_lm", "evaluate")]
+    assert found == [(0.5, 0), (1.0, 0), (0.01, 0)]
+
+
+def test_what_is_no_longer_at_hand_of_the_same_run_is_kept():
+    old = dict(run="a", seconds="60 + 10", valid_perplexity="9", commit="1, 2", test_error="5")
+    new = dict(run="a", seconds="10", commit="3", test_error=4.0)
+    assert run.kept(old, new) == dict(run="a", seconds="60 + 10", valid_perplexity="9", commit="3", test_error=4.0)
+    assert run.kept(old, new | dict(run="b")) == new | dict(run="b")
+
+
+def test_a_dot_in_the_name_of_data_is_no_suffix(tmp_path):
+    assert run.beside(tmp_path / "classify-a.csv-1", "lock").name == "classify-a.csv-1.lock"
 
 
 def test_the_first_row_is_what_mcnemar_compares_with(everything):
@@ -298,6 +317,40 @@ def test_the_report_has_every_row_and_stays_the_same(place, everything):
 def test_papers_figures_are_of_rows_that_there_are():
     with open(plan.HERE / "paper.csv") as f: paper = list(csv.DictReader(f))
     for r in paper: assert r["row"] in {row["name"] for row in read_toml("tables", r["table"])["row"]}, r
+
+
+def claims(tmp_path, counts: str) -> list[str]:
+    "The verdicts on one claim, of validation and of test documents, three seeds agreeing."
+    head = "table,row,dataset,labelled,seed,valid_error,test_error,only_wrong,only_first_wrong,run"
+    lines = [f"t,a,d,0,{s},{s},{s},0,0,a{s}\nt,b,d,0,{s},{s + 2},{s + 3},{counts},b{s}" for s in range(3)]
+    (tmp_path / "s.csv").write_text("\n".join([head, *lines]))
+    claim = dict(text="a is better", better="a", than="b")
+    about = dict(measure="valid_error", row=[dict(name="a"), dict(name="b")], claim=[claim])
+    (row,) = claims_table(Results(tmp_path / "s.csv"), "t", about)[1]
+    return row
+
+
+def test_claims_are_judged_on_test_documents_too(tmp_path):
+    assert claims(tmp_path, "30,5") == ["a is better", "d", HOLDS, "+2.00 ± 0.00", "", HOLDS, "+3.00 ± 0.00"]
+
+
+def test_what_chance_does_with_the_test_documents_is_no_verdict_on_them(tmp_path):
+    assert claims(tmp_path, "8,5")[5] == OPEN and claims(tmp_path, "8,5")[2] == HOLDS
+
+
+def test_a_row_is_not_compared_with_itself(tmp_path):
+    head = "table,row,dataset,labelled,seed,valid_error,test_error,run"
+    (tmp_path / "s.csv").write_text("\n".join([head, "t,a,d,0,0,1,2,same", "t,b,d,0,0,1,2,same"]))
+    about = dict(measure="valid_error", row=[dict(name="a"), dict(name="b")],
+                 claim=[dict(text="c", better="a", than="b")])
+    assert claims_table(Results(tmp_path / "s.csv"), "t", about)[1] == []
+
+
+def test_the_report_says_which_rows_have_their_best_epoch():
+    best = dict(name="Full", classify=dict(keep_best=True))
+    assert "favours them: Full." in best_epochs(dict(measure="valid_error", row=[best, dict(name="Freez")]))
+    assert not best_epochs(dict(measure="valid_error", row=[best]))
+    assert not best_epochs(dict(measure="test_error", row=[best, dict(name="Freez")]))
 
 
 def test_means_are_over_the_seeds(tmp_path):
