@@ -91,4 +91,4 @@ def main(
     valid, test = (features(lm, splits["train"], others, reading=reading) if lm else
                    bag_of_words(splits["train"], others))
     print(json.dumps(dict(valid_error=valid, test_error=test, labelled=len(splits["train"]),
-                          valid_documents=len(others[0]), test_documents=len(others[1]))))
+                          valid_documents=len(others[0]), test_documents=len(others[1]), data=data.fingerprint)))

@@ -19,4 +19,5 @@ def main(
 ):
     "Count."
     if of not in COUNTS: raise CliError(f"--of {of!r} is not one of: {', '.join(COUNTS)}")
-    print(json.dumps(dict(value=COUNTS[of](prepared(dataset, "classification", Tokenizer())))))
+    data = prepared(dataset, "classification", Tokenizer())
+    print(json.dumps(dict(value=COUNTS[of](data), data=data.fingerprint)))

@@ -80,8 +80,7 @@ def carry_out(job: Job, root: Path):
             if job.stage in PRINTED:
                 sys.stdout.flush()
                 result = json.loads(printed.read_text().splitlines()[-1])
-                about = dict(seconds=time.monotonic() - began, commit=commit(), data=job.source.fingerprint,
-                             notes=job.source.notes, result=result)
+                about = dict(seconds=time.monotonic() - began, commit=commit(), notes=job.source.notes, result=result)
                 write_text(folder / "run.json", json.dumps(about))
     except Busy: sys.exit(ELSEWHERE)
     except SystemExit as e:  # of a command; its data may just be prepared, or fetched, for another runner's job
@@ -136,7 +135,8 @@ def figures(cell: Cell, first: Job, root: Path) -> dict | None:
     def each(key: str, told: Callable[[str], str]) -> str:
         return ", ".join(dict.fromkeys(told(r[key]) for r in chain if r.get(key)))
     notes = dict.fromkeys(n for r in chain for n in r.get("notes", []))
-    if "data" in found: row |= dict(data=found["data"][:12])
+    data = found | result | next((r for r in reversed(chain) if "data" in r), {})
+    if "data" in data: row |= dict(data=data["data"][:12])
     return row | dict(commit=each("commit", short), precision=each("dtype", lambda d: d.removeprefix("torch.")),
                       notes="; ".join(notes), command=commands(cell.job, root))
 
