@@ -153,9 +153,9 @@ def cost_table(results: Results, table: str, about: dict) -> tuple[list[str], li
         return EACH.join(f"{mean(v):,.{digits}f}" for v in zip(*each))
 
     rows = [[row["name"], shown(c), mean_of(found, "seconds", 60, 1), mean_of(found, "documents_per_second", 1, 1),
-             mean_of(found, "peak_memory_mib", 1, 0)]
+             mean_of(found, "tokens_per_second", 1, 0), mean_of(found, "peak_memory_mib", 1, 0)]
             for row in about["row"] for c in results.columns(table) if (found := results.cell(table, row["name"], c))]
-    return ["row", "on", "minutes, stage by stage", "documents/s", "peak MiB"], rows
+    return ["row", "on", "minutes, stage by stage", "documents/s", "language model, tokens/s", "peak MiB"], rows
 
 
 def provenance(results: Results, table: str) -> tuple[list[str], list[list[str]]]:

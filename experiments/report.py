@@ -23,9 +23,10 @@ from .run import RESULTS
 
 
 def plots(results: Results, table: str, about: dict) -> Iterator[str]:
-    "SVG pictures: error over labels where a table has several numbers of them, over epochs for Table 7."
+    "SVG pictures: error over labels where a table has several numbers of them, else over epochs."
     if "labels" in about: yield from over_labels(results, table, about)
-    if table == "table7": yield from over_epochs(results, ("Full", "Freez + discr + stlr"))
+    else: yield from over_epochs(results, table, [r["name"] for r in about["row"]], "learning curves")
+    if table == "table7": yield from over_epochs(results, table, ["Full", "Freez + discr + stlr"], "Figure 4")
 
 
 def over_labels(results: Results, table: str, about: dict) -> Iterator[str]:
@@ -55,12 +56,12 @@ def labels(results: Results, table: str, column: tuple[str, str]) -> int:
     return int(there["0"]) - int(held_out or 0) if there else 0
 
 
-def over_epochs(results: Results, rows: tuple[str, ...]) -> Iterator[str]:
-    "Figure 4."
-    for column in results.columns("table7"):
-        fig, ax = canvas(f"{shown(column)}: validation error over epochs (Figure 4)")
+def over_epochs(results: Results, table: str, rows: list[str], name: str) -> Iterator[str]:
+    "Validation error of classifiers, a picture for each dataset."
+    for column in results.columns(table):
+        fig, ax = canvas(f"{shown(column)}: validation error over epochs ({name})")
         for row in rows:
-            runs = {r["run"] for r in results.cell("table7", row, column)}
+            runs = results.runs(table, row, column)
             points: dict[int, list[float]] = {}
             for r in results.curves:
                 if r["run"] in runs: points.setdefault(int(r["epoch"]), []).append(float(r["valid_error"]))

@@ -33,8 +33,8 @@ RESULTS = Path(__file__).parent / "results" / "tables"
 PLACE = ["table", "row", "dataset", "labelled", "seed"]
 MEASURED = ["value", "valid_error", "test_error", "documents_per_second"]
 COLUMNS = [*PLACE, *MEASURED, "valid_documents", "test_documents", "valid_perplexity", "epochs", "seconds",
-           "peak_memory_mib", "only_wrong", "only_first_wrong", "run", "data", "commit", "precision", "notes",
-           "command"]
+           "tokens_per_second", "peak_memory_mib", "only_wrong", "only_first_wrong", "run", "data", "commit",
+           "precision", "notes", "command"]
 CURVES = ["run", "epoch", "train_loss", "valid_loss", "valid_error"]
 EACH = " + "  # between the stages' figures
 PRINTED = ("evaluate", "baseline", "counts")  # their figures are what they print
@@ -124,6 +124,8 @@ def figures(cell: Cell, first: Job, root: Path) -> dict | None:
     row |= {k: round(result[k], 4) for k in MEASURED if k in result}
     row |= {k: result[k] for k in ("valid_documents", "test_documents") if k in result}
     if "error" in result: row |= dict(test_error=round(result["error"], 4), test_documents=result["documents"])
+    speeds = [s for r in chain if (s := r["result"].get("tokens_per_second"))]
+    if speeds: row |= dict(tokens_per_second=EACH.join(f"{s:.0f}" for s in speeds))
     lms = [r for r in chain if r.get("stage") == "finetune_lm"]
     if lms: row |= dict(valid_perplexity=round(lms[-1]["result"]["valid_perplexity"], 3))
     if "best_epoch" in found: row |= dict(epochs=found["best_epoch"])

@@ -18,7 +18,7 @@ from ulmfit.training.checkpoint import Checkpoints
 from ulmfit.training.optimizers import Optimization, group_factors
 from ulmfit.training.settings import preset
 
-TIMINGS = ("seconds", "documents_per_second", "peak_memory_mib")
+TIMINGS = ("seconds", "documents_per_second", "tokens_per_second", "peak_memory_mib")
 
 
 @pytest.fixture(scope="module")
@@ -309,7 +309,7 @@ def test_the_report_has_every_row_and_stays_the_same(place, everything):
         about = read_toml("tables", name)
         assert about["title"] in text and all(f"| {r['name']} |" in text for r in about["row"])
         assert all(MEASURES[m] in text for m in (about["measure"], *about.get("also", [])))
-    assert page.count("<svg") == 2 and "python -m ulmfit.classify" in page and "<script" not in page
+    assert page.count("<svg") == 7 and "python -m ulmfit.classify" in page and "<script" not in page
     report.main(results=place.root / "results", out=out)
     assert ((out / "REPORT.md").read_text(), (out / "report.html").read_text()) == (text, page)
 
@@ -362,11 +362,11 @@ def test_means_are_over_the_seeds(tmp_path):
 
 
 def test_costs_are_told_stage_by_stage(tmp_path):
-    head = "table,row,dataset,labelled,seed,seconds,documents_per_second,peak_memory_mib"
-    (tmp_path / "s.csv").write_text("\n".join([head, "t,a,d,0,0,60 + 120,2,5 + 7", "t,a,d,0,1,120 + 240,4,7 + 9",
-                                               "t,a,e,0,0,6,,"]))
+    head = "table,row,dataset,labelled,seed,seconds,documents_per_second,tokens_per_second,peak_memory_mib"
+    (tmp_path / "s.csv").write_text("\n".join([head, "t,a,d,0,0,60 + 120,2,10,5 + 7", "t,a,d,0,1,120 + 240,4,20,7 + 9",
+                                               "t,a,e,0,0,6,,,"]))
     _, told = cost_table(Results(tmp_path / "s.csv"), "t", dict(row=[dict(name="a"), dict(name="b")]))
-    assert told == [["a", "d", "1.5 + 3.0", "3.0", "6 + 8"], ["a", "e", "0.1", "", ""]]
+    assert told == [["a", "d", "1.5 + 3.0", "3.0", "15", "6 + 8"], ["a", "e", "0.1", "", "", ""]]
 
 
 def test_the_cost_of_a_figure_is_that_of_all_its_stages(place, everything):
