@@ -32,6 +32,12 @@ def test_each_stage_prints_the_command_that_comes_next(made):
     assert made.said["classifier"].splitlines()[-1].startswith(f"next: python -m ulmfit.predict {made.classifier}")
 
 
+def test_the_next_command_holds_out_the_same_documents(made, tmp_path):
+    args = ["--dataset", made.data, "--model", made.lm, *FINETUNE, "--seed", "5", "--out", tmp_path / "t"]
+    said = ok("finetune_lm", *args)
+    assert said.splitlines()[-1].endswith(" SEED=5")
+
+
 RUN = {"stage", "settings", "seed", "versions", "commit", "device", "data", "vocab", "seconds", "result"}
 LM_RESULT = {"valid_loss", "valid_perplexity", "valid_tokens", "train_tokens", "tokens_per_second",
              "peak_memory_bytes"}

@@ -42,6 +42,12 @@ def wrong(made, tmp: Path, case: str) -> tuple[list, list[str]]:
         "a field too many": lambda: (bad("text,label\na,b\nc,d\ne,f,g\n"), ["bad.csv:4:", "3 fields, 2"]),
         "an unclosed quote": lambda: (bad('text,label\na,b\n"c,d\ne,f\n'), ["bad.csv:3:"]),
         "not utf-8": lambda: (bad(b"text,label\nabc\xe9,b\n"), ["bad.csv", "byte 14", "--encoding"]),
+        "an Excel file": lambda: (bad(b"PK\x03\x04\xff\xfe"), ["bad.csv", "Excel", "CSV"]),
+        "utf-16": lambda: (bad("text,label\na,b\n".encode("utf-16")), ["bad.csv", "--encoding (utf-16)"]),
+        "output on the input": lambda: (["predict", made.classifier, "--input", made.one, "--output", made.one],
+                                        ["--output", "another file"]),
+        "a model exported onto itself": lambda: (["export", made.classifier, "--out", made.classifier / "model"],
+                                                 ["the model itself"]),
         "no such encoding": lambda: (bad("text,label\n", "--encoding", "klingon"), ["'klingon'"]),
         "one class": lambda: (bad("text,label\na,x\nb,x\n"), ["one class", "x"]),
         "a class without training examples": lambda: (

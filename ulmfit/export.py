@@ -6,7 +6,7 @@ Matrices are kept in 8 bits with a scale for each row; every command takes the f
 """
 from pathlib import Path
 
-from fastcore.script import call_parse
+from fastcore.script import CliError, call_parse
 
 from .model import bundle
 from .model.bundle import WEIGHTS
@@ -18,6 +18,8 @@ def main(
     out: Path = Path("runs/export"),  # folder to write
 ):
     "Write a compact bundle."
+    if out.resolve() == bundle.model_folder(run).resolve():
+        raise CliError(f"--out {out} is the model itself, which would lose precision: give another folder")
     bundle.load(run).save(out, small=True)
     before, after = ((bundle.model_folder(p) / WEIGHTS).stat().st_size for p in (run, out))
     print(f"{out}: {after / 1e6:.1f} MB ({before / 1e6:.1f} before)")

@@ -112,4 +112,4 @@ def main(
     ranks.leave()
     print(f"validation perplexity {run.result['valid_perplexity']:.2f} in {figures['seconds']:.0f} s; "
           f"model in {run.model}\n"
-          f"next: make classify FROM={out}{variables(PRESET=preset, DATASET=dataset)}")
+          f"next: make classify FROM={out}{variables(PRESET=preset, DATASET=dataset, SEED=str(split_seed))}")

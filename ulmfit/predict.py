@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
-from fastcore.script import call_parse
+from fastcore.script import CliError, call_parse
 
 from .corpus.readers import read_texts
 from .model import bundle
@@ -32,6 +32,8 @@ def main(
     precision: str = "fp32",  # fp32 | bf16 | auto
 ):
     "Predict the class of texts."
+    if output != "-" and Path(output).resolve() == Path(input).resolve():
+        raise CliError(f"--output {output} is the input itself, whose texts would be lost: give another file")
     where, dtype = device_and_dtype(device, precision)
     paths = [runs] if isinstance(runs, (str, Path)) else runs
     bundles = [bundle.load(Path(r), bundle.CLASSIFIER).to(where) for r in paths]

@@ -55,6 +55,14 @@ def codec_of(encoding: str) -> str:
     return "utf-8-sig" if codec.name == "utf-8" else codec.name
 
 
+def hint(path: Path | Member) -> str:
+    "What to do about a file in another encoding, or one that is no text at all."
+    with open_bytes(path) as raw: begin = raw.read(2)
+    if begin == b"PK": return "it is a zip or an Excel file, no text: save it as CSV"
+    encodings = "utf-16" if begin in (b"\xff\xfe", b"\xfe\xff") else "latin-1, cp1252 …"
+    return f"name the encoding with --encoding ({encodings})"
+
+
 @contextmanager
 def open_text(path: Path | Member, encoding: str = "utf-8"):
     "A text file, opened; what cannot be read in it becomes one line of error."
@@ -64,9 +72,7 @@ def open_text(path: Path | Member, encoding: str = "utf-8"):
     try:
         with open_bytes(path) as raw, io.TextIOWrapper(raw, encoding=codec, newline="") as f: yield f
     except UnicodeDecodeError:
-        where = first_bad_byte(path, codec)
-        raise CliError(f"{path}: byte {where} is not {encoding}; "
-                       "name the encoding with --encoding (latin-1, cp1252 …)") from None
+        raise CliError(f"{path}: byte {first_bad_byte(path, codec)} is not {encoding}; {hint(path)}") from None
     except UnicodeError as e: raise CliError(f"{path} is not {encoding}: {e}") from None
     except OSError as e: raise CliError(f"{path} cannot be read ({e.strerror or e})") from None
 

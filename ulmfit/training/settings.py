@@ -2,7 +2,7 @@
 
 A flag on the command line wins over the preset, the preset over the field's default.
 """
-import argparse, inspect, json, math, os, tomllib
+import argparse, inspect, json, math, os, shlex, tomllib
 from collections.abc import Sequence
 from dataclasses import MISSING, asdict, fields, is_dataclass
 from pathlib import Path
@@ -88,7 +88,7 @@ def preset(name: str, stage: str, from_nothing: bool = False) -> dict:
 
 def variables(**named: str) -> str:
     "As `make` is given them, behind a target; its defaults are left out."
-    return "".join(f" {k}={v}" for k, v in named.items() if v not in ("demo", "pydocs"))
+    return "".join(f" {k}={shlex.quote(v)}" for k, v in named.items() if v not in ("demo", "pydocs", "0"))
 
 
 def check(name: str, value, choices: Sequence[str] | None = None):
