@@ -172,9 +172,9 @@ def best_epochs(about: dict) -> str:
 
 
 def core_hours(results: Results) -> float:
-    "Of all that the figures needed, each job once, as far as the stages are told apart."
-    stages = {(r["dataset"], i, s) for r in results.rows for i, s in enumerate(r["seconds"].split(EACH)) if s}
-    return sum(float(s) for _, _, s in stages) / 3600
+    "Of all that the figures needed; a job that several of them need is known again by its data and its seconds."
+    jobs = {(r["dataset"], s) for r in results.rows for s in r["seconds"].split(EACH) if s}
+    return sum(float(s) for _, s in jobs) / 3600
 
 
 def introduction(results: Results) -> str:

@@ -59,7 +59,7 @@ def labels(results: Results, table: str, column: tuple[str, str]) -> int:
 def over_epochs(results: Results, table: str, rows: list[str], name: str) -> Iterator[str]:
     "Validation error of classifiers, a picture for each dataset."
     for column in results.columns(table):
-        fig, ax = canvas(f"{shown(column)}: validation error over epochs ({name})")
+        fig, ax = canvas(f"{shown(column)}: validation error ({name})")
         for row in rows:
             runs = results.runs(table, row, column)
             points: dict[int, list[float]] = {}
@@ -82,7 +82,8 @@ def canvas(title: str):
 def svg(fig: Figure, ax) -> str:
     ax.legend()
     out = io.StringIO()
-    with matplotlib.rc_context({"svg.hashsalt": "ulmfit"}): fig.savefig(out, format="svg", metadata={"Date": None})
+    how = {"svg.hashsalt": "ulmfit", "svg.fonttype": "none"}  # ids that stay the same; words as text, not as outlines
+    with matplotlib.rc_context(how): fig.savefig(out, format="svg", metadata={"Date": None})
     return out.getvalue()[out.getvalue().index("<svg"):]
 
 

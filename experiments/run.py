@@ -137,8 +137,8 @@ def figures(cell: Cell, first: Job, root: Path) -> dict | None:
     def each(key: str, told: Callable[[str], str]) -> str:
         return ", ".join(dict.fromkeys(told(r[key]) for r in chain if r.get(key)))
     notes = dict.fromkeys(n for r in chain for n in r.get("notes", []))
-    data = found | result | next((r for r in reversed(chain) if "data" in r), {})
-    if "data" in data: row |= dict(data=data["data"][:12])
+    data = [d for r in chain if (d := (r | r["result"]).get("data"))]
+    if data: row |= dict(data=data[-1][:12])
     return row | dict(commit=each("commit", short), precision=each("dtype", lambda d: d.removeprefix("torch.")),
                       notes="; ".join(notes), command=commands(cell.job, root))
 

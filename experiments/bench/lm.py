@@ -36,9 +36,10 @@ def ulmfit(how: dict) -> tuple[Callable, str]:
     from ulmfit.model.dropout import Columns
     from ulmfit.model.encoder import Architecture, Encoder
     from ulmfit.model.language_model import LanguageModel, Share, layer_groups
-    from ulmfit.training.captured import Captured
+    from ulmfit.training.captured import Captured, capturable
     from ulmfit.training.distributed import Ranks
     from ulmfit.training.optimizers import Optimization, build
+    from ulmfit.training.schedules import Schedule
     from ulmfit.training.step import Eager
     device, dtype = device_and_dtype(how["device"], how["precision"])
     model = LanguageModel(Encoder(how["vocab"], Architecture(**SIZES), kernel=how["kernel"])).to(device).train()
@@ -49,10 +50,9 @@ def ulmfit(how: dict) -> tuple[Callable, str]:
     def loss(batch, state, rng):
         (x, y), targets = batch
         return model.loss(x, y, state, rng=rng, dtype=dtype, share=Share(columns, targets))
-    task = SimpleNamespace(model=model, loss=loss)
-    recording = device.type == "cuda" and model.encoder.kernels.recorded
-    advance = (Captured(task, optimizer, CLIP, False, rng) if recording else
-               Eager(task, optimizer, CLIP, False, rng, Ranks()))
+    task, alone = SimpleNamespace(model=model, loss=loss, unit="tokens"), Ranks()
+    advance = (Captured(task, optimizer, CLIP, False, rng) if capturable(task, optimizer, Schedule(), alone) else
+               Eager(task, optimizer, CLIP, False, rng, alone))
 
     def run(pairs: list):
         at = dict(carry=None, count=0, sum=0.0, seen=0, skipped=0)

@@ -88,7 +88,8 @@ def preset(name: str, stage: str, from_nothing: bool = False) -> dict:
 
 def variables(**named: str) -> str:
     "As `make` is given them, behind a target; its defaults are left out."
-    return "".join(f" {k}={shlex.quote(v)}" for k, v in named.items() if v not in ("demo", "pydocs", "0"))
+    usual = dict(PRESET="demo", DATASET="pydocs", SEED="0")
+    return "".join(f" {k}={shlex.quote(v)}" for k, v in named.items() if v != usual[k])
 
 
 def check(name: str, value, choices: Sequence[str] | None = None):
