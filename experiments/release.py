@@ -7,13 +7,14 @@ weight, measures them and what they are worth (the table `transfer`, where it ha
 figure on the card is measured here or read from a result.
 """
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import date
 from pathlib import Path
 
 import numpy as np
 import torch
-from fastcore.script import call_parse
+from fastcore.script import CliError, call_parse
 
 from ulmfit.corpus.prepare import prepared
 from ulmfit.corpus.registry import open_source, read_card
@@ -23,6 +24,7 @@ from ulmfit.export import main as export
 from ulmfit.model import bundle
 from ulmfit.model.bundle import MODELS, WEIGHTS, Bundle
 from ulmfit.pretrain import main as pretrain
+from ulmfit.text.rules import SPECIALS
 from ulmfit.text.tokenizer import Tokenizer
 from ulmfit.training.files import write_text
 from ulmfit.training.records import read_record
@@ -47,12 +49,14 @@ def spelling(lexicon: list[str], frequency: np.ndarray) -> Callable[[str], float
 
     By characters alone, as often as they occur in the words of `lexicon`, with a mark for a word's end.
     """
-    seen: dict[str, int] = {}
-    for word, n in zip(lexicon, frequency):
-        for c in word: seen[c] = seen.get(c, 0) + int(n)
-    total = sum(seen.values()) + int(frequency.sum()) + len(seen) + 2  # one more of each and of ends, one new
-    end = math.log2(total / (int(frequency.sum()) + 1))
-    return lambda token: end + sum(math.log2(total / (seen.get(c, 0) + 1)) for c in token)
+    seen, ends = Counter(), 0
+    for word, n in zip(lexicon, frequency.tolist()):
+        if word in SPECIALS: continue  # marks, which no text has
+        ends += n
+        for c in word: seen[c] += n
+    total = seen.total() + ends + len(seen) + 2  # one more of each and of ends, one new
+    end = math.log2(total / (ends + 1))
+    return lambda token: end + sum(math.log2(total / (seen[c] + 1)) for c in token)
 
 
 def spelling_bits(tokens: list[str], counts: np.ndarray, spelt: Callable[[str], float]) -> float:
@@ -84,8 +88,8 @@ def measured(run: Path, folder: Path, source: Corpus, spelt: Callable[[str], flo
     record, rows = read_record(run), saved(run / "metrics.csv")
     small = bundle.load(folder)
     docs = read_split(source, small, "valid", record)
-    stored = language_model_figures(small, docs, 32, torch.float32)
-    return dict(record=record, tokens=int(rows[-1]["tokens"]), stored=stored, trained=record["result"],
+    trained, stored = (language_model_figures(m, docs, 32, torch.float32) for m in (bundle.load(run), small))
+    return dict(record=record, tokens=int(rows[-1]["tokens"]), stored=stored, trained=trained,
                 size=(folder / WEIGHTS).stat().st_size,
                 **{split: yardstick(small, spelt, split) for split in ("valid", "test")})
 
@@ -96,10 +100,9 @@ def card(found: dict[str, dict], results: Path) -> str:
     settings, about = first["record"]["settings"], read_card(CORPUS)
     rows = []
     for name, f in found.items():
-        trained = math.log(f["stored"]["perplexity"] / f["trained"]["valid_perplexity"])
-        rows.append([name, f"{f['tokens']:,}", f"{f['record']['seconds'] / 3600:.1f}",
-                     f"{f['size'] / 1e6:.1f}",
-                     f"{f['trained']['valid_perplexity']:.2f}", f"{100 * math.expm1(trained):+.2f}%",
+        worse = f["stored"]["perplexity"] / f["trained"]["perplexity"] - 1
+        rows.append([name, f"{f['tokens']:,}", f"{f['record']['seconds'] / 3600:.1f}", f"{f['size'] / 1e6:.1f}",
+                     f"{f['trained']['perplexity']:.2f}", f"{100 * worse:+.2f}%",
                      *(f"{f[s]['word_perplexity']:.1f}" for s in ("valid", "test")),
                      *(f"{f[s]['bits_per_character']:.3f}" for s in ("valid", "test")),
                      f"{f['valid']['unknown_percent']:.1f}%"])
@@ -113,12 +116,14 @@ def card(found: dict[str, dict], results: Path) -> str:
         f"Made, as this card, by `make release-model` on {date.today()}.",
         "## Figures", markdown(head, rows),
         f"Perplexity is per token of this project's tokenizer (capitals are tokens of their own) on "
-        f"{first['trained']['valid_tokens']:,} tokens of articles that were not learnt from. Per word is per word of "
+        f"{first['trained']['tokens']:,} tokens of articles that were not learnt from. Per word is per word of "
         "WikiText-103, unknown words as one; bits per character have them spelt, so that they compare between "
-        "vocabularies. Hours are of one CPU thread, other work beside it.",
+        "vocabularies. Hours are of one process, "
+        f"CPU threads: {first['record']['threads']}.",
         "## Text", f"{about['title']}: {about.get('licence', '')}. {'; '.join(first['record']['notes'])}. "
         f"Seed {first['record']['seed']}; batches of {settings['batch']} × {settings['bptt']} tokens; schedule "
-        f"{settings['schedule']}, rate {settings['lr']}, dropouts times {settings['drop_mult']}.",
+        f"{settings['schedule']}, rate {settings['lr']}, dropouts times {settings['drop_mult']}; "
+        f"{settings['optimizer']}, weight decay {settings['weight_decay']}.",
         "## What it is not for", "Generating text that anyone should believe; languages other than English; knowledge "
         "of anything after its text was written. What the articles get wrong or leave out, it does as well, about "
         "people too: look at the errors of a classifier for the groups that it will judge.",
@@ -140,10 +145,12 @@ def main(
     results: Path = RESULTS,  # the figures that the card quotes
 ):
     "Make the model in the box."
-    made = {name: (root / f"{NAME}-{name}", MODELS / NAME / name) for name in directions.split(",")}
+    made = {name: (root / f"{NAME}-{name}", MODELS / NAME / name) for name in map(str.strip, directions.split(","))}
+    if unknown := set(made) - set(DIRECTIONS): raise CliError(f"--directions: {', '.join(unknown)} is none")
     for name, (run, folder) in made.items():
         pretrain(corpus=CORPUS, preset=NAME, backwards=DIRECTIONS[name], out=run, precision=precision)
         export(run=run, out=folder)
+    if set(made) != set(DIRECTIONS): return print(f"{NAME}: the card is written where both directions are made")
     source = prepared(CORPUS, "lm", Tokenizer.from_dict(bundle.load(folder).tokenizer), of_model=True)
     spelt = spelling(source.lexicon, source.splits["train"].counts(len(source.lexicon)))
     found = {name: measured(run, folder, source, spelt) for name, (run, folder) in made.items()}

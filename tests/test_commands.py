@@ -251,6 +251,28 @@ def test_evaluations_can_be_rarer_than_epochs(made, tmp_path):
     assert second == [every[i] for i in (1, 3, 4)] and weights(tmp_path / "1") == weights(tmp_path / "2")
 
 
+def test_a_run_knows_how_its_own_table_is_read(tmp_path):
+    "Column and encoding need not be said again; what is said counts."
+    documents = [("caf\xe9 fine", "good"), ("dull", "bad")] * 12
+    path = table(tmp_path / "t.csv", documents, ("body", "kind"))
+    path.write_bytes(path.read_text(encoding="utf-8").encode("latin-1"))
+    ok("classify", "--dataset", path, *SCRATCH, "--out", tmp_path / "run", "--text-column", "body", "--label-column",
+       "kind", "--encoding", "latin-1")
+    found = json.loads(ok("evaluate", tmp_path / "run"))
+    assert found["documents"] == record(tmp_path / "run")["result"]["test_documents"]
+    new = table(tmp_path / "new.csv", documents, ("body", "text"))
+    assert len(ok("predict", tmp_path / "run", "--input", new).splitlines()) == 25
+    swapped = table(tmp_path / "swapped.csv", [(c, t) for t, c in documents], ("text", "body"))
+    assert ok("predict", tmp_path / "run", "--input", swapped) == ok("predict", tmp_path / "run", "--input", new)
+    assert ok("predict", tmp_path / "run", "--input", swapped, "--text-column", "text") != ok(
+        "predict", tmp_path / "run", "--input", new)
+
+
+def test_a_run_records_no_network_but_its_own(made):
+    "With a model network and vocabulary are the model's, whatever the preset says."
+    assert "emb" not in record(made.classifier)["settings"]
+
+
 def test_a_part_of_the_test_split_is_the_same_for_training_and_evaluating(made, tmp_path):
     args = ["--dataset", made.data, "--model", made.tuned, *CLASSIFY, "--tested", "7", "--out", tmp_path / "run"]
     ok("classify", *args)

@@ -405,4 +405,51 @@ def test_a_source_that_does_not_exist_is_named(library):
 
 def test_an_empty_folder_is_an_error(tmp_path):
     (tmp_path / "c").mkdir()
-    with says("c", "no .txt, .csv or .tsv"): open_source(str(tmp_path / "c"))
+    with says("c", "no .txt, .csv, .tsv or .jsonl"): open_source(str(tmp_path / "c"))
+
+
+def test_json_lines_are_a_table(tmp_path):
+    lines = ['{"text": "a\\nb", "stars": 5}', "", '{"stars": true, "title": "t", "text": null}']
+    path = write(tmp_path / "t.jsonl", "\n".join(lines))
+    assert list(readers.read_table(path, label="stars")) == [("a\nb", "5"), ("", "true")]
+    with says("t.jsonl:1:", "'title'", "text, stars", "--text-column"):
+        list(readers.read_table(path, "title+text", None))
+    assert readers.read_texts(str(path)) == ["a\nb", ""]
+    assert open_source(str(write(tmp_path / "c/train.jsonl", '{"text": "a", "label": "x"}'))).kind == "classification"
+
+
+@pytest.mark.parametrize("line, what", [
+    ("[1]", "no JSON object"), ('{"text": "a"', "no JSON object"), ("[" * 10**5, "no JSON object"),
+    ('{"text": ["a"], "label": "x"}', "'text' is no text"), ('{"text": "a", "label": null}', "the label is empty"),
+    ('{"text": "a"}', "nothing is called 'label'")])
+def test_json_lines_that_are_no_table_are_told(tmp_path, line, what):
+    path = write(tmp_path / "t.jsonl", '{"text": "", "label": 0}\n' + line)
+    with says("t.jsonl:2:", what): list(readers.read_table(path))
+
+
+def test_an_empty_line_of_a_table_of_one_column_is_an_empty_text(tmp_path):
+    "Predictions stand beside the texts; at the end of a file it is none, nor where there are more columns."
+    assert readers.read_texts(str(write(tmp_path / "t.csv", 'text\n\na\n\n""\nb\n\n\n'))) == ["", "a", "", "", "b"]
+    assert readers.read_texts(str(write(tmp_path / "u.csv", "id,text\n\n1,a\n\n2,b\n"))) == ["a", "b"]
+
+
+@pytest.mark.parametrize("name, split", [
+    ("films_test.csv", "test"), ("Test-films.csv", "test"), ("imdb dev.tsv", "valid"), ("unlabelled_2020.csv", "unsup"),
+    ("train_test.csv", "train"), ("latest.csv", "train"), ("a_test_b.csv", "train")])
+def test_a_table_of_a_folder_tells_its_split_by_its_first_or_last_word(tmp_path, name, split):
+    header = "text\tlabel" if name.endswith("tsv") else "text,label"
+    write(tmp_path / "c" / name, header + header.replace("text", "\na").replace("label", "x"))
+    assert [*by_split(open_source(str(tmp_path / "c")))] == [split]
+
+
+def test_a_single_table_is_training_data_whatever_its_words(tmp_path):
+    path = write(tmp_path / "films_test.csv", "text,label\na,x\n")
+    assert [*by_split(open_source(str(path)))] == ["train"]
+
+
+def test_tables_beside_folders_of_classes_are_refused_and_beside_texts_told(tmp_path):
+    write(tmp_path / "c/more.csv", "text,label\na,x\n")
+    write(tmp_path / "c/readme.txt", "text")
+    assert "1 files that are no tables" in open_source(str(tmp_path / "c")).notes[0]
+    write(tmp_path / "c/train/pos/1.txt", "text")
+    with says("more.csv", "folders of classes"): open_source(str(tmp_path / "c"))

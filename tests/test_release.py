@@ -8,7 +8,7 @@ from experiments.release import spelling, spelling_bits
 
 def test_unknown_words_are_spelt_by_how_often_their_characters_occur():
     "aab ×2, b ×1: a 4, b 3, ends 3; with one more of each and one for what was never seen, of 14."
-    lexicon, frequency = ["aab", "b"], np.array([2, 1])
+    lexicon, frequency = ["aab", "xxmaj", "b"], np.array([2, 9, 1])  # a mark is no word
     total = 4 + 3 + 3 + 3 + 1
     bits = dict(a=math.log2(total / 5), b=math.log2(total / 4), z=math.log2(total), end=math.log2(total / 4))
     found = spelling_bits(["ab", "z"], np.array([3, 1]), spelling(lexicon, frequency))

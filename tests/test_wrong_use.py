@@ -108,6 +108,18 @@ def wrong(made, tmp: Path, case: str) -> tuple[list, list[str]]:
             ["classify", "--dataset", [write(tmp / "d/train" / os.fsdecode(c) / f"{i}.txt", "a").parents[2]
                                        for c in (b"caf\xe9", b"b") for i in range(4)][0],
              "--model", lm, *CLASSIFY, "--out", new], ["caf\\udce9", "not UTF-8"]),
+        "a width beside a model": lambda: (
+            ["classify", "--dataset", made.data, "--model", lm, *CLASSIFY, "--emb", "9", "--out", new], 
+            ["--emb", "the model's own", "--model none"]),
+        "a fall longer than the run": lambda: (pretrain("--schedule", "trapezoidal", "--decay", "4"), ["--decay 4"]),
+        "a preset that is no table": lambda: (
+            ["pretrain", "--corpus", made.one, "--preset", write(tmp / "p.toml", "pretrain = 3"), "--out", new],
+            ["p.toml", "[pretrain]"]),
+        "to export over a run": lambda: (["export", clf, "--out", Path(lm) / "model"], ["--out", "another folder"]),
+        "predictions of a language model": lambda: (
+            ["evaluate", lm, "--predictions", new.with_suffix(".csv")], ["--predictions", "classifiers"]),
+        "a language beside a model": lambda: (
+            ["finetune_lm", "--dataset", made.data, "--lang", "de", "--out", new], ["--lang", "the model's own"]),
         "too many labels asked for": lambda: (classify("--labelled", "999"), ["999"]),
         "a device of another kind": lambda: (pretrain("--device", "meta"), ["no device is called 'meta'"]),
         "too many rates": lambda: (pretrain("--rates", "[1, 2, 3, 4]"), ["--rates", "4", "3"]),

@@ -35,9 +35,9 @@ from .training.records import PREDICTIONS, Run, csv_text, peak_memory
 from .training.schedules import Schedule
 from .training.settings import choose, flags, natural, preset as read_preset
 
-# the last three serve `--model none`; else they are the model's
+OF_MODEL = (Architecture, VocabSettings, TextSettings)  # where there is one
 SETTINGS = (ClassifierDropouts, Regularization, Reading, HeadSettings, LabelledHeldOut, Batching, Optimization,
-            Schedule, Unfreezing, Training, Architecture, VocabSettings, TextSettings)
+            Schedule, Unfreezing, Training, *OF_MODEL)
 
 
 @call_parse
@@ -61,7 +61,7 @@ def main(
     **given,
 ):
     "Stage 3: fine-tune a classifier on a language model."
-    blocks = choose(SETTINGS, read_preset(preset, "classify", from_scratch or model == "none"), given)
+    blocks = choose(SETTINGS, read_preset(preset, "classify", from_scratch or model == "none"), given, model, OF_MODEL)
     (dropouts, regularization, reading, head, held_out, batching, optimization, schedule, unfreezing, training,
      architecture, vocab_settings, text) = blocks
     where, dtype = device_and_dtype(device, precision, deterministic)
@@ -91,9 +91,11 @@ def main(
     network = old.model.encoder.architecture if old else architecture
     classifier = Classifier(Encoder(len(vocab), network, dropouts, kernel), len(data.classes), head, reading)
     if old and not from_scratch: classifier.encoder.load_state_dict(old.model.encoder.state_dict())
+    blocks = blocks[:-len(OF_MODEL)] if old else blocks
     del old  # its weights are copied
     classifier = classifier.to(where)
     run = Run(out, "classify", blocks, seed, where, ranks, kernel, corpus=dataset, notes=data.manifest["notes"],
+              text_column=text_column, label_column=label_column, encoding=encoding,
               data=data.fingerprint, split_seed=split_seed, vocab=vocab.fingerprint, backwards=backwards,
               model=origin, from_scratch=from_scratch, dtype=str(dtype))
     if run.result: return print(f"{out} is finished: test error {run.result['test_error']:.2f}%")

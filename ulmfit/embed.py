@@ -17,7 +17,7 @@ from .model.classifier import Reading
 from .model.device import device_and_dtype
 from .model.inference import documents, vectors
 from .training.files import write_text, write_whole
-from .training.records import csv_text
+from .training.records import as_read, csv_text, read_record
 from .training.settings import choose, flags
 
 
@@ -33,11 +33,11 @@ def write(path: Path, rows: np.ndarray):
 @flags(Reading)
 def main(
     run: Path,  # run or bundle of a language model or classifier
-    input: str = "-",  # texts: a .csv or .tsv, a file with a text a line, or - for lines of standard input
+    input: str = "-",  # texts: a .csv, .tsv or .jsonl, a file with a text a line, or - for lines of standard input
     output: Path = Path("vectors.npy"),  # .npy or .csv
     layer: int = -1,  # 0: the first LSTM layer, -1: the last
     tokens: bool = False,  # a vector for each token instead of each document
-    text_column: str = "text",  # of a table; several: title+body
+    text_column: str = None,  # of a table; several: title+body (default: the run's, else text)
     encoding: str = "utf-8",  # of the input
     device: str = "auto",  # cpu, cuda, cuda:1 …
     precision: str = "fp32",  # fp32 | bf16 | auto
@@ -48,7 +48,8 @@ def main(
     where, dtype = device_and_dtype(device, precision)
     reading, = choose([Reading], {}, given)
     b = bundle.load(run).to(where)
-    docs = documents(b, read_texts(input, text_column, encoding))
+    own = as_read(read_record(run) or {}, text_column=text_column)
+    docs = documents(b, read_texts(input, encoding=encoding, **own))
     found = dict(vectors(b, docs, layer, reading, dtype, tokens))
     if not found: raise CliError(f"{input}: there is no text in it")
     ordered = [found[i] for i in range(len(docs))]

@@ -4,7 +4,8 @@
     python -m ulmfit.evaluate runs/imdb --dataset imdb
     python -m ulmfit.evaluate runs/imdb runs/imdb-bwd --dataset imdb     (mean of a forward and a backward classifier)
 
-Without `--corpus`/`--dataset` it is the run's own. The figures are printed as JSON.
+Without `--corpus`/`--dataset` it is the run's own, read as the run did. Of a table of one's own that the run has not
+seen `--split train` is all of it. The figures are printed as JSON.
 """
 import json, math
 from pathlib import Path
@@ -24,7 +25,7 @@ from .model.inference import probabilities
 from .model.language_model import mean_loss
 from .text.tokenizer import Tokenizer
 from .training.files import write_text
-from .training.records import csv_text, read_record
+from .training.records import as_read, csv_text, read_record
 from .training.settings import check
 
 
@@ -39,7 +40,8 @@ def read_split(data: Corpus, of: Bundle, split: str, record: dict, tested: int =
         kind = LabelledHeldOut if "test_fraction" in settings else HeldOut
         fractions = {k: settings[k] for k in ("valid_fraction", "test_fraction") if k in settings}
         splits = kind(**fractions).apart(splits, seed)
-    if split not in splits: raise CliError(f"{data.name} has no split {split}; it has: {', '.join(splits)}")
+    if split not in splits:
+        raise CliError(f"{data.name} has no split {split}; it has: {', '.join(splits)} (--split)")
     docs = splits[split]
     if of.kind == CLASSIFIER:
         if docs.labels is None: raise CliError(f"{data.name}: the split {split} has no labels")
@@ -81,9 +83,9 @@ def main(
     tested: int = 0,  # classifier: so many documents only, of each class in its proportion (0: all)
     predictions: Path = None,  # classifier: CSV to write, true and predicted class of each document
     batch: int = 64,  # columns of the language model's stream
-    text_column: str = "text",  # of one's own table; several: title+body
-    label_column: str = "label",  # of one's own table
-    encoding: str = "utf-8",  # of one's own files
+    text_column: str = None,  # of one's own table; several: title+body (default: the run's, else text)
+    label_column: str = None,  # of one's own table (the run's, else label)
+    encoding: str = None,  # of one's own files (the run's, else utf-8)
     device: str = "auto",  # cpu, cuda, cuda:1 …
     precision: str = "fp32",  # fp32 | bf16 | auto
 ):
@@ -96,11 +98,14 @@ def main(
     record = records[0]
     name = dataset or corpus or record.get("corpus")
     if not name: raise CliError("which data? give --corpus or --dataset")
+    if bundles[0].kind == LANGUAGE_MODEL and (predictions or tested):
+        raise CliError(f"{paths[0]} is a language model: --predictions and --tested are for classifiers")
     kind = "classification" if bundles[0].kind == CLASSIFIER else None
     if kind is None and (corpus or not dataset and record.get("stage") == "pretrain"): kind = "lm"
 
-    docs = [read_split(prepared(name, kind, Tokenizer.from_dict(b.tokenizer), text_column, label_column, encoding,
-                                of_model=True), b, split, r, tested) for b, r in zip(bundles, records)]
+    own = as_read(record, text_column=text_column, label_column=label_column, encoding=encoding)
+    data = [prepared(name, kind, Tokenizer.from_dict(b.tokenizer), **own, of_model=True) for b in bundles]
+    docs = [read_split(d, b, split, r, tested) for d, b, r in zip(data, bundles, records)]
     if not all(np.array_equal(d.rows, docs[0].rows) for d in docs):
         raise CliError(f"each of these runs has held out other documents as the {split} split, and learnt from the "
                        "others'; train them with one --split-seed")

@@ -20,6 +20,8 @@ def main(
     "Write a compact bundle."
     if out.resolve() == bundle.model_folder(run).resolve():
         raise CliError(f"--out {out} is the model itself, which would lose precision: give another folder")
+    if any((folder / "run.json").exists() for folder in (out, out.parent)):
+        raise CliError(f"--out {out} is a run's: give another folder")
     bundle.load(run).save(out, small=True)
-    before, after = ((bundle.model_folder(p) / WEIGHTS).stat().st_size for p in (run, out))
+    before, after = ((folder / WEIGHTS).stat().st_size for folder in (bundle.model_folder(run), out))
     print(f"{out}: {after / 1e6:.1f} MB ({before / 1e6:.1f} before)")

@@ -34,9 +34,9 @@ from .training.records import Run
 from .training.schedules import Schedule
 from .training.settings import choose, flags, natural, preset as read_preset, variables
 
-# the last two serve `--model none`; else they are the model's
+OF_MODEL = (Architecture, TextSettings)  # where there is one
 SETTINGS = (Dropouts, Regularization, TargetVocab, LabelledHeldOut, Windows, Streaming, Optimization, Schedule,
-            Unfreezing, Training, Architecture, TextSettings)
+            Unfreezing, Training, *OF_MODEL)
 
 
 @call_parse
@@ -60,7 +60,7 @@ def main(
     **given,
 ):
     "Stage 2: fine-tune a language model on the target's text."
-    blocks = choose(SETTINGS, read_preset(preset, "finetune_lm", model == "none"), given)
+    blocks = choose(SETTINGS, read_preset(preset, "finetune_lm", model == "none"), given, model, OF_MODEL)
     (dropouts, regularization, vocab_settings, held_out, windows, streaming, optimization, schedule,
      unfreezing, training, architecture, text_settings) = blocks
     where, dtype = device_and_dtype(device, precision, deterministic)
@@ -93,9 +93,11 @@ def main(
     network = old.model.encoder.architecture if old else architecture
     lm = LanguageModel(Encoder(len(vocab), network, dropouts, kernel))
     if old: lm.load_state_dict(with_vocabulary(old.model.state_dict(), sources(vocab, old.vocab)))
+    blocks = blocks[:-len(OF_MODEL)] if old else blocks
     del old  # its weights are copied
     lm = lm.to(where)
     run = Run(out, "finetune_lm", blocks, seed, where, ranks, kernel, corpus=dataset, notes=data.manifest["notes"],
+              text_column=text_column, label_column=label_column, encoding=encoding,
               data=data.fingerprint, split_seed=split_seed, lm_splits=lm_splits, vocab=vocab.fingerprint,
               backwards=backwards, model=origin, dtype=str(dtype))
     if run.result: return print(f"{out} is finished: validation perplexity {run.result['valid_perplexity']:.2f}")

@@ -70,8 +70,9 @@ def main(
     # model
     torch.manual_seed(seed)
     model = LanguageModel(Encoder(len(vocab), architecture, dropouts, kernel)).to(where)
-    run = Run(out, "pretrain", blocks, seed, where, ranks, kernel, corpus=corpus, notes=data.manifest["notes"],
-              data=data.fingerprint, vocab=vocab.fingerprint, backwards=backwards, dtype=str(dtype))
+    run = Run(out, "pretrain", blocks, seed, where, ranks, kernel, corpus=corpus, encoding=encoding,
+              notes=data.manifest["notes"], data=data.fingerprint, vocab=vocab.fingerprint,
+              backwards=backwards, dtype=str(dtype))
     if run.result: return print(f"{out} is finished: validation perplexity {run.result['valid_perplexity']:.2f}")
     parameters = sum(p.numel() for p in model.parameters())
     print(f"{data.name}: {stream.tokens:,} tokens, vocabulary {len(vocab):,}, {parameters:,} parameters, "

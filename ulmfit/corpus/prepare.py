@@ -227,8 +227,8 @@ def checked(writer: CorpusWriter, promised: dict, name: str, kind: str) -> list[
     return classes
 
 
-def prepared(name_or_path: str, kind: str | None, tokenizer: Tokenizer, text: str = "text", label: str = "label",
-             encoding: str = "utf-8", of_model: bool = False) -> Corpus:
+def prepared(name_or_path: str, kind: str | None, tokenizer: Tokenizer, text_column: str = "text",
+             label_column: str = "label", encoding: str = "utf-8", of_model: bool = False) -> Corpus:
     "A stage's corpus: a prepared folder as it is, anything else prepared under `data/prepared/`, once for its content."
     if os.path.isfile(Path(name_or_path) / MANIFEST):
         corpus = Corpus(Path(name_or_path))
@@ -239,7 +239,7 @@ def prepared(name_or_path: str, kind: str | None, tokenizer: Tokenizer, text: st
             raise CliError(f"{name_or_path} is not tokenised as the model learnt it "
                            f"({differences(flat(corpus.tokenizer), flat(tokenizer))}); prepare it with the same")
         return corpus
-    source = open_source(name_or_path, kind, text, label, encoding)
+    source = open_source(name_or_path, kind, text_column, label_column, encoding)
     about = identity(source, tokenizer)
     key = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:12]
     out = in_data("prepared") / f"{source.name}-{source.kind}-{key}"

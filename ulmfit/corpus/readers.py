@@ -2,7 +2,7 @@
 
 Bad input ends with one line that names the file and the line or byte. Files may be plain, `.gz` or `.xz`.
 """
-import codecs, csv, io, os, re, sys
+import codecs, csv, io, json, os, re, sys
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +13,7 @@ from fastcore.script import CliError
 from .archives import Member, open_bytes, readable, tar_members
 
 Document = tuple[str, str | None]
-TABLES = (".csv", ".tsv")
+TABLES = (".csv", ".tsv", ".jsonl")
 LONG = 1_000_000  # characters: a document of plain text ends after so many at its next line, a line at a blank
 csv.field_size_limit(min(sys.maxsize, 2**31 - 1))  # a review may be megabytes long
 
@@ -171,16 +171,54 @@ def sniff_text(path: Path, encoding: str = "utf-8"):
 
 def read_table(path: Path, text: str = "text", label: str | None = "label",
                encoding: str = "utf-8") -> Iterator[Document]:
-    """A CSV, or TSV by its suffix, with a header line.
+    """A CSV with a header line; by its suffix a TSV, or JSON lines: an object a line, whose keys are the columns.
 
     `text` names one column, or several joined by ` xxfld `; `label` the class.
     """
+    if suffix(Path(path)) == ".jsonl": yield from read_objects(path, text, label, encoding)
+    else: yield from read_rows(path, text, label, encoding)
+
+
+def wanted_columns(text: str, label: str | None, there: Collection[str]) -> list[str]:
+    "The columns of a document: those of its text, then that of its class."
+    return [*([text] if text in there else text.split("+")), *([label] if label else [])]
+
+
+def as_document(place: str, fields: list[str], labelled: bool) -> Document:
+    "The document of wanted columns' fields."
+    if not labelled: return " xxfld ".join(fields), None
+    *texts, label = fields
+    if not label.strip(): raise CliError(f"{place}: the label is empty")
+    return " xxfld ".join(texts), label.strip()
+
+
+def read_objects(path: Path, text: str, label: str | None, encoding: str) -> Iterator[Document]:
+    "JSON lines; numbers and truth values are taken as they are spelt, null as empty."
+    with open_text(path, encoding) as f:
+        for n, line in enumerate(f, 1):
+            if not line.strip(): continue
+            try: row = json.loads(line)
+            except (ValueError, RecursionError): row = None
+            if not isinstance(row, dict): raise CliError(f"{path}:{n}: no JSON object; one a line is expected")
+            fields = []
+            for column in wanted_columns(text, label, row):
+                if column not in row:
+                    raise CliError(f"{path}:{n}: nothing is called {column!r}; there are: {', '.join(row)} "
+                                   "(--text-column, --label-column)")
+                if isinstance(value := row[column], list | dict):
+                    raise CliError(f"{path}:{n}: {column!r} is no text")
+                fields.append("" if value is None else value if isinstance(value, str) else json.dumps(value))
+            yield as_document(f"{path}:{n}", fields, bool(label))
+
+
+def read_rows(path: Path, text: str, label: str | None, encoding: str) -> Iterator[Document]:
+    "A CSV or TSV."
     delimiter = "\t" if suffix(Path(path)) == ".tsv" else ","
     with open_text(path, encoding) as f:
         rows = csv.reader(f, delimiter=delimiter, strict=True)
         header = next(checked_rows(path, rows), None)
         if header is None: raise CliError(f"{path}: the file is empty")
-        wanted = [*([text] if text in header else text.split("+")), *([label] if label else [])]
+        wanted = wanted_columns(text, label, header)
         for column in wanted:
             if (n := header.count(column)) != 1:
                 raise CliError(f"{path}:1: {n or 'no'} column{'s are' if n else ' is'} called {column!r}; "
@@ -191,19 +229,21 @@ def read_table(path: Path, text: str = "text", label: str | None = "label",
             if delimiter == "\t" and any("\t" in f and "\n" in f for f in fields):
                 raise CliError(f"{path}:{rows.line_num}: a quoted field that ends here has tabs and line breaks in it; "
                                "if its quotes are text, give the table as .csv")
-            if label and not fields[-1].strip(): raise CliError(f"{path}:{rows.line_num}: the label is empty")
-            yield " xxfld ".join(fields[:-1] if label else fields), fields[-1].strip() if label else None
+            yield as_document(f"{path}:{rows.line_num}", fields, bool(label))
 
 
 def checked_rows(path: Path, rows, width: int | None = None) -> Iterator[list[str]]:
-    "Rows of a csv reader, each with `width` fields."
-    start = rows.line_num + 1
+    "Rows of a csv reader, each with `width` fields; of one field an empty line is an empty one, but not at the end."
+    start, empty = rows.line_num + 1, 0
     try:
         for row in rows:
             if row and width and len(row) != width:
                 raise CliError(f"{path}:{rows.line_num}: {len(row)} fields, {width} are expected "
                                "(is a quote or a comma amiss?)")
-            if row: yield row
+            if row:
+                yield from ([""] for _ in range(empty if width == 1 else 0))
+                yield row
+            empty = 0 if row else empty + 1
             start = rows.line_num + 1
     except csv.Error as e: raise CliError(f"{path}:{start}: {e} in the record that begins here") from None
 
@@ -257,7 +297,7 @@ def read_label_folder(folder: Path, label: str | None, encoding: str = "utf-8") 
 
 
 def read_texts(source: str, text_column: str = "text", encoding: str = "utf-8") -> list[str]:
-    "Texts to work on: a column of a .csv or .tsv, a text a line of any other file, or of standard input (`-`)."
+    "Texts to work on: a column of a .csv, .tsv or .jsonl, a text a line of any other file, or of standard input (`-`)."
     if source == "-":
         try: text = sys.stdin.buffer.read().decode(codec_of(encoding))
         except UnicodeDecodeError as e:

@@ -63,9 +63,10 @@ class Bundle:
 
 
 def located(model: str | Path, backwards: bool = False) -> Path:
-    "Where a model is: one that travels with the code by its name and direction, else the path itself."
-    boxed = MODELS / model / ("backwards" if backwards else "forwards")
-    return boxed if not os.path.exists(model) and os.path.isdir(boxed) else Path(model)
+    "Where a model is: one that travels with the code by its name (en-small, en-small/backwards), else the path itself."
+    if os.path.exists(model): return Path(model)
+    boxed = (MODELS / model / ("backwards" if backwards else "forwards"), MODELS / model)
+    return next((p for p in boxed if os.path.isfile(p / CONFIG)), Path(model))
 
 
 def model_folder(path: Path) -> Path:
@@ -118,6 +119,7 @@ def load(path: Path, kind: str | None = None, backwards: bool | None = None) -> 
         bundle = Bundle(model.float().eval(), vocab, config["tokenizer"], bool(config["backwards"]), classes, head)
     except (ValueError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError) as e:
         raise CliError(f"{folder} is damaged or not a model of this project: {' '.join(str(e).split())[:300]}") from e
+    except OSError as e: raise CliError(f"{e.filename or folder} cannot be read ({e.strerror or e})") from None
     if kind and bundle.kind != kind:
         names = {LANGUAGE_MODEL: "a language model", CLASSIFIER: "a classifier"}
         raise CliError(f"{path} is {names[bundle.kind]}; this needs {names[kind]}")

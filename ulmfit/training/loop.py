@@ -118,6 +118,7 @@ def train(task: Task, optimization: Optimization, schedule: Schedule, unfreezing
         if stopped_early(at, training) or at["step"] >= end and evaluated: break
         before, learning = learning, freeze(task, span.phase)
         model.train()
+        highest = optimization.lr if span.phase.lr is None else span.phase.lr
         shape = replace(schedule, **{k: v for k in ("cut_frac", "ratio") if (v := getattr(span.phase, k)) is not None})
         if learning != before:
             advance = (Captured(task, optimizer, clip, skip, rng) if recording else
@@ -126,7 +127,7 @@ def train(task: Task, optimization: Optimization, schedule: Schedule, unfreezing
         for batch in task.batches(span.epoch, at["batch"]):
             if at["step"] >= end: break
             t = at["step"] - span.schedule_start
-            at["lr"] = (span.phase.lr or optimization.lr) * shape.factor(t, span.schedule_steps)
+            at["lr"] = highest * shape.factor(t, span.schedule_steps)
             momentum = shape.momentum(t, span.schedule_steps, optimization.beta1)
             set_rate(optimizer, at["lr"] * task.rate_factor(batch), momentum)
             where = f"step {at['step'] + 1}, rate {at['lr']:.3g} (last good checkpoint: step {kept})"

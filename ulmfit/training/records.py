@@ -41,7 +41,8 @@ def csv_text(rows: list[dict], columns: list[str] | None = None) -> str:
     return out.getvalue()
 
 
-SHAPE = dict(stage=str, settings=dict, seed=int, split_seed=int, corpus=str, data=str, result=dict)
+SHAPE = dict(stage=str, settings=dict, seed=int, split_seed=int, corpus=str, data=str, result=dict, device=str,
+             text_column=str, label_column=str, encoding=str)
 FIGURES = ("valid_perplexity", "test_error")  # of which a finished run has one
 
 
@@ -54,6 +55,12 @@ def read_record(folder: Path) -> dict | None:
     except (ValueError, RecursionError):
         raise CliError(f"{path} is damaged; remove the folder {folder} to begin again") from None
     return record
+
+
+def as_read(record: dict, **given: str | None) -> dict[str, str]:
+    "How files of one's own are read: as given, else as the run of this record did, else as is usual."
+    usual = dict(text_column="text", label_column="label", encoding="utf-8")
+    return {k: v if v is not None else record.get(k, usual[k]) for k, v in given.items()}
 
 
 def is_record(record) -> bool:
@@ -83,9 +90,10 @@ class Run:
         old = read_record(self.folder)
         if old is not None:
             for part in ("stage", "settings", "seed", *about):
-                there, here = old.get(part), self.record[part]
-                # a setting that is newer than the run had its default
-                if part == "settings": there = defaults | there | changeable(there, here)
+                here = self.record[part]
+                there = old.get(part, here)  # what is newer than the run is not held against it
+                # a setting that is newer had its default; older runs have a network's, where it is the model's
+                if part == "settings": there = {k: (defaults | there | changeable(there, here))[k] for k in here}
                 if there != here:
                     raise CliError(f"{self.folder} holds another run ({difference(part, there, here)}); "
                                    "give another --out, or remove the folder")
@@ -96,7 +104,7 @@ class Run:
                                "go on from; give another --out")
             self.result = None
         if old is not None and not self.result and self.checkpoints.notes():
-            if (there := old["device"].partition(":")[0]) != device.type:
+            if (there := old.get("device", device.type).partition(":")[0]) != device.type:
                 raise CliError(f"{self.folder} was begun on {there} and its masks are drawn there: go on with --device "
                                f"{there}, or give another --out")
         versions = dict(python=platform.python_version(), ulmfit=__version__) | {p: version(p) for p in PACKAGES}

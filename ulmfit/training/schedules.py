@@ -45,7 +45,8 @@ def constant(t: int, total: int) -> float: return 1.0
 def trapezoidal(t: int, total: int, cut_frac: float = 0.1, decay: float = 0.25) -> float:
     """Up in a straight line, level, down in a straight line (warm-up, stable, decay; Hägele et al. 2024).
 
-    On the level nothing depends on `total`: a run that is stopped there can be given more steps, or end early.
+    On the level, which is where the rise of a larger `total` has ended too, nothing depends on `total`: a run that is
+    stopped there can be given more steps.
     """
     rise, fall = max(1, math.floor(total * cut_frac)), max(1, math.floor(total * decay))
     return min(1.0, (t + 1) / rise, (total - t) / fall)

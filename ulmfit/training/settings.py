@@ -18,7 +18,7 @@ PRESETS = Path(__file__).parents[2] / "experiments" / "presets"
 LEAST = dict(batch=1, bptt=1, emb=1, hidden=1, layers=1, epochs=1, head_hidden=1, train_tokens=1, eval_tokens=1,
              max_length=1, max_steps=0, patience=0, labelled=0, tested=0, drop_mult=0, lr=0, clip=0, weight_decay=0,
              alpha=0, beta=0, nonmono=0, checkpoint_minutes=0, subwords=20, validate_every=1, last=1, ratio=1, div=1,
-             div_final=1, decay=0, discriminative=1e-3)
+             div_final=1, discriminative=1e-3)
 SHARES = ("_p", "_drop", "_fraction", "cut_frac", "pct_start")
 
 
@@ -82,7 +82,8 @@ def preset(name: str, stage: str, from_nothing: bool = False) -> dict:
     try: values = tomllib.loads(path.read_text()).get(stage)
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e: raise CliError(f"{path}: {e}") from None
     if values is None: raise CliError(f"the preset {path} has no [{stage}]; give another, or its settings")
-    other = values.pop("from_scratch", {})
+    other = values.pop("from_scratch", {}) if isinstance(values, dict) else None
+    if not isinstance(other, dict): raise CliError(f"{path}: [{stage}] and its [from_scratch] must be tables")
     return values | other if from_nothing else values
 
 
@@ -94,7 +95,7 @@ def variables(**named: str) -> str:
 
 def check(name: str, value, choices: Sequence[str] | None = None):
     "Refuse a value that its setting cannot have."
-    flag, share = f"--{name.replace('_', '-')} {value!r}", name.endswith(SHARES)
+    flag, share = f"--{name.replace('_', '-')} {value!r}", name.endswith(SHARES) or name in ("decay", "beta1_low")
     if choices and value not in choices: raise CliError(f"{flag} is not one of: {', '.join(choices)}")
     if isinstance(value, float) and not math.isfinite(value): raise CliError(f"{flag} is not a finite number")
     if (least := LEAST.get(name, 0 if share else None)) is not None and value < least:
@@ -116,8 +117,15 @@ def restored(block: type, values: dict):
     return block(**values)
 
 
-def choose(blocks: Sequence[type], values: dict, given: dict) -> list:
-    "An instance of each settings class: `given` where it is not None, else the preset's `values`, else the default."
+def choose(blocks: Sequence[type], values: dict, given: dict, model: str = "none",
+           of_model: Sequence[type] = ()) -> list:
+    """An instance of each settings class: `given` where it is not None, else the preset's `values`, else the default.
+
+    What the classes `of_model` say, a `model` brings itself, if it is not `none`: to be given it is an error.
+    """
+    brought = {f.name for b in of_model if model != "none" for f in fields(b)}
+    if idle := sorted(k for k in brought & set(given) if given[k] is not None):
+        raise CliError(f"--{idle[0].replace('_', '-')} is the model's own: leave it out, or begin with --model none")
     known = {f.name for b in blocks for f in fields(b)}
     if unknown := set(values) - known:
         raise CliError(f"the preset sets {', '.join(sorted(unknown))}, which this stage does not know")
