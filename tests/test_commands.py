@@ -385,3 +385,14 @@ def test_a_classifier_leaves_what_it_predicts_for_the_test_split(made, tmp_path)
     assert len(left) == 18 and 100 * wrong / 18 == pytest.approx(record(made.classifier)["result"]["test_error"])
     ok("evaluate", made.classifier, "--predictions", tmp_path / "p.csv")
     assert (tmp_path / "p.csv").read_text() == (made.classifier / "predictions.csv").read_text()
+
+
+def test_the_python_of_the_readme_gives_what_predict_gives(made, tmp_path):
+    readme = (REPOSITORY / "README.md").read_text()
+    lines = readme[readme.index("    import torch\n"):].splitlines()
+    program = "\n".join(line[4:] for line in lines[:next(i for i, x in enumerate(lines) if x and x[0] != " ")])
+    assert "runs/reviews" in program
+    with redirect_stdout(io.StringIO()) as out: exec(program.replace("runs/reviews", str(made.classifier)), {})
+    texts = tmp_path / "t.txt"
+    texts.write_text("I liked it.\nNever again.\n")
+    assert out.getvalue().strip() == str([r["label"] for r in rows(ok("predict", made.classifier, "--input", texts))])
