@@ -11,6 +11,11 @@
 #ifdef __AVX512BF16__
 #include <immintrin.h>
 #endif
+#if defined(__AMX_BF16__) && defined(__linux__)
+#define TILES
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 
 #ifdef __AVX512F__
 constexpr int W = 16, ROWS = 6;  // floats in a vector; rows multiplied at a time, so many that sums fill the registers
@@ -135,8 +140,97 @@ void add_rows(Row* sums, const T* a, long stride, const T* block, long pairs, lo
     if constexpr (R > 1) add_rows<R - 1>(sums, a, stride, block, pairs, rows);
 }
 
+#ifdef TILES
+// The matrix unit (AMX): tiles of 16 rows of 64 bytes, which are 16 pairs, or 16 sums. Four hold sums, two rows of `a`,
+// two a vector of a block each, of which 16 pairs lie 4 vectors apart as they are packed.
+constexpr long TILE = 16, PAIRS = TILE;  // what a block's pairs are filled up to with zeros
+
+bool tiles_are_ours() {  // Linux gives a process their 8 KiB of state where it asks
+    static const bool granted = syscall(SYS_arch_prctl, 0x1023 /* ARCH_REQ_XCOMP_PERM */, 18 /* tile data */) == 0;
+    return granted;
+}
+
+inline void in_memory(const void* what) { asm volatile("" ::"r"(what) : "memory"); }  // gcc does not see tiles read it
+
+void set_tiles(long first, long second) {  // rows of `a` in the first tile, and in the second, where there are any
+    struct alignas(64) { uint8_t palette, rest[15]; uint16_t bytes[16]; uint8_t rows[16]; } sizes = {1, {}, {}, {}};
+    for (int i = 0; i < 8; i++) {
+        sizes.bytes[i] = 4 * TILE;
+        sizes.rows[i] = i > 5 ? TILE : second && (i == 2 || i == 3 || i == 5) ? second : first;
+    }
+    in_memory(&sizes);
+    _tile_loadconfig(&sizes);
+}
+
+inline void zero_sums() {
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
+}
+
+// `sums` (at most 2 tiles of rows, 4) = `a` (rows, pairs) times a block.
+void tile_product(Row* sums, const bf16* a, long stride, const bf16* block, long pairs, long rows) {
+    constexpr long STEP = BLOCK * TILE * 2, LINE = sizeof(Row);
+    bf16 tail[2 * TILE][2 * TILE] = {};  // a last tile of `a` that is not full
+    long full = pairs / TILE * TILE, second = rows - TILE;
+    for (long row = 0; full < pairs && row < rows; row++) memcpy(tail[row], a + row * stride + 2 * full, 4 * (pairs - full));
+    auto part = [&](long k) { return k < full ? a + 2 * k : tail[0]; };
+    auto apart = [&](long k) { return k < full ? 2 * stride : 4 * TILE; };  // bytes from row to row
+    in_memory(tail);
+    set_tiles(std::min(rows, TILE), std::max(second, 0L));
+    if (second <= 0) {  // one tile of rows, all vectors at once
+        zero_sums();
+        const bf16* b = block;
+        for (long k = 0; k < pairs; k += TILE, b += STEP) {
+            _tile_loadd(4, part(k), apart(k));
+            _tile_loadd(6, b, LINE);
+            _tile_dpbf16ps(0, 4, 6);
+            _tile_loadd(7, b + 2 * W, LINE);
+            _tile_dpbf16ps(1, 4, 7);
+            _tile_loadd(6, b + 4 * W, LINE);
+            _tile_dpbf16ps(2, 4, 6);
+            _tile_loadd(7, b + 6 * W, LINE);
+            _tile_dpbf16ps(3, 4, 7);
+        }
+        _tile_stored(0, sums->of, LINE);
+        _tile_stored(1, sums->of + 1, LINE);
+        _tile_stored(2, sums->of + 2, LINE);
+        _tile_stored(3, sums->of + 3, LINE);
+    } else for (int j = 0; j < 4; j += 2) {  // two of rows, two vectors at once
+        zero_sums();
+        const bf16* b = block + j * 2 * W;
+        for (long k = 0; k < pairs; k += TILE, b += STEP) {
+            _tile_loadd(4, part(k), apart(k));
+            _tile_loadd(6, b, LINE);
+            _tile_loadd(7, b + 2 * W, LINE);
+            _tile_dpbf16ps(0, 4, 6);
+            _tile_dpbf16ps(1, 4, 7);
+            _tile_loadd(5, part(k) + TILE * apart(k) / 2, apart(k));
+            _tile_dpbf16ps(2, 5, 6);
+            _tile_dpbf16ps(3, 5, 7);
+        }
+        _tile_stored(0, sums->of + j, LINE);
+        _tile_stored(1, sums->of + j + 1, LINE);
+        _tile_stored(2, sums[TILE].of + j, LINE);
+        _tile_stored(3, sums[TILE].of + j + 1, LINE);
+    }
+    _tile_release();
+}
+#else
+constexpr long PAIRS = 1;
+#endif
+
 // `sums` (rows, 4) = `a` (rows, pairs) times a block.
 template <class T> void product(Row* sums, const T* a, long stride, const T* block, long pairs, long rows) {
+#ifdef TILES
+    if constexpr (PAIR<T> == 2)
+        if (tiles_are_ours()) {
+            for (long row = 0; row < rows; row += 2 * TILE)
+                tile_product(sums + row, a + row * stride, stride, block, pairs, std::min(2 * TILE, rows - row));
+            return;
+        }
+#endif
     memset(sums, 0, rows * sizeof *sums);
     for (long k = 0; k < pairs; k += DEPTH)
         for (long row = 0; row < rows; row += ROWS)
@@ -146,10 +240,12 @@ template <class T> void product(Row* sums, const T* a, long stride, const T* blo
 
 inline long ceiling(long n, long by) { return (n + by - 1) / by; }
 
+inline long packed(long k, long pair) { return ceiling(k, pair * PAIRS) * PAIRS; }  // pairs in a block of k rows
+
 // `out` gets `blocks` of k rows, `step` apart; `top(block, vector, lane)` is a column's first element, or null.
 template <class T, class Top> void pack(T* out, long blocks, long k, long step, long threads, Top top) {
     constexpr int P = PAIR<T>;
-    long pairs = ceiling(k, P);
+    long pairs = packed(k, P);
 #pragma omp parallel for num_threads(threads)
     for (long block = 0; block < blocks; block++) {
         const T* column[BLOCK];
@@ -168,10 +264,10 @@ template <class T, class Top> void pack(T* out, long blocks, long k, long step, 
 template <class T> void forward(T* gates, const float* bias, const T* weight, T* h, float* c,
                                 long t, long b, long hidden, long width, long threads) {
     long blocks = ceiling(hidden, W), pairs = ceiling(hidden, PAIR<T>);  // a block: W units, a vector for each gate
-    long depth = BLOCK * pairs * PAIR<T>;
-    std::vector<T> packed(blocks * depth);
+    long depth = BLOCK * packed(hidden, PAIR<T>) * PAIR<T>;
+    std::vector<T> matrix(blocks * depth);
     std::vector<Row> scratch(threads * b);
-    pack(packed.data(), blocks, hidden, 1, threads, [=](long block, long gate, long lane) {
+    pack(matrix.data(), blocks, hidden, 1, threads, [=](long block, long gate, long lane) {
         long unit = block * W + lane;
         return unit < hidden ? weight + (gate * hidden + unit) * hidden : nullptr;
     });
@@ -180,7 +276,7 @@ template <class T> void forward(T* gates, const float* bias, const T* weight, T*
         for (long block = 0; block < blocks; block++) {
             long unit = block * W, n = hidden - unit;
             Row* sums = scratch.data() + omp_get_thread_num() * b;
-            product(sums, h + time * b * width, width, packed.data() + block * depth, pairs, b);
+            product(sums, h + time * b * width, width, matrix.data() + block * depth, pairs, b);
             for (long row = 0; row < b; row++) {
                 long at = time * b + row, next = at + b;
                 T* gate = gates + at * 4 * hidden + unit;
@@ -204,9 +300,10 @@ template <class T> void forward(T* gates, const float* bias, const T* weight, T*
 template <class T> void backward(const T* gates, const T* weight, const float* c, const T* out, const float* last,
                                  float* dc, T* d, long t, long b, long hidden, long threads) {
     long blocks = ceiling(hidden, BLOCK), width = 4 * hidden, pairs = width / PAIR<T>;
-    std::vector<T> packed(blocks * BLOCK * width);
+    long depth = BLOCK * packed(width, PAIR<T>) * PAIR<T>;
+    std::vector<T> matrix(blocks * depth);
     std::vector<Row> scratch(threads * b);
-    pack(packed.data(), blocks, width, hidden, threads, [=](long block, long vector, long lane) {
+    pack(matrix.data(), blocks, width, hidden, threads, [=](long block, long vector, long lane) {
         long unit = (block * 4 + vector) * W + lane;
         return unit < hidden ? weight + unit : nullptr;
     });
@@ -215,7 +312,7 @@ template <class T> void backward(const T* gates, const T* weight, const float* c
         for (long block = 0; block < blocks; block++) {
             Row* sums = scratch.data() + omp_get_thread_num() * b;
             if (time + 1 < t)
-                product(sums, d + (time + 1) * b * width, width, packed.data() + block * BLOCK * width, pairs, b);
+                product(sums, d + (time + 1) * b * width, width, matrix.data() + block * depth, pairs, b);
             for (long row = 0; row < b; row++)
                 for (long j = 0, unit = block * BLOCK; j < 4 && unit < hidden; j++, unit += W) {
                     long n = hidden - unit, at = time * b + row, here = row * hidden + unit;
