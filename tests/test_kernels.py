@@ -91,7 +91,8 @@ def test_lstm_equals_the_recurrence(t, b, h, name):
     for a, e in zip(got, expected, strict=True): close(a, e)
 
 
-SIZES = [(1, 1, 1, 1), (1, 6, 3, 4), (2, 1, 2, 5), (7, 3, 4, 16), (5, 7, 3, 17), (3, 13, 8, 70), (2, 6, 3, 401)]
+SIZES = [(1, 1, 1, 1), (1, 6, 3, 4), (2, 1, 2, 5), (7, 3, 4, 16), (5, 7, 3, 17), (3, 13, 8, 70), (2, 6, 3, 401),
+         (2, 16, 3, 32), (3, 17, 3, 33), (2, 33, 3, 70)]  # the matrix unit takes 32 rows and 32 of depth at once
 
 
 @pytest.mark.parametrize("t, b, inputs, h", SIZES)

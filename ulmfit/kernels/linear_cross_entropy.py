@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from . import native
+from .products import add_weight_gradient, transposed
 
 IGNORE = -100
 LOGITS = dict(cpu=1 << 26, cuda=1 << 29)  # bytes, or 256 rows: fewer blocks, fewer additions to a gradient
@@ -48,13 +49,14 @@ class _LinearCrossEntropy(torch.autograd.Function):
         words, w, x = len(weight), weight.to(dtype), x.to(dtype)
         b = weight.new_zeros(words) if bias is None else bias
         if more := -words % multiple: w, b = F.pad(w, (0, 0, 0, more)), F.pad(b, (0, more), value=-torch.inf)
+        of_words = transposed(w)
         block = native.scratch(w, min(rows, len(x)), len(w))
         total = b.new_zeros(())
         for i, (xs, at) in enumerate(zip(x.split(rows), target.split(rows))):
-            logits = torch.mm(xs, w.T, out=block[:len(xs)])
+            logits = torch.mm(xs, of_words, out=block[:len(xs)])
             total += softmax_steps(logits, b, at, learning).sum()
             if dx is not None: dx[i * rows:i * rows + len(xs)] = logits @ w
-            if dw is not None: native.add_rows(dw.view(-1), (logits.T @ xs)[:words].view(1, -1))
+            if dw is not None: add_weight_gradient(dw, logits[:, :words], xs)
             if db is not None: native.add_rows(db, logits[:, :words])
         ctx.save_for_backward(n := (target != IGNORE).sum().clamp(min=1))
         return total / n

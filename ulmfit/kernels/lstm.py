@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from . import native
+from .products import add_weight_gradient, transposed
 
 State = tuple[Tensor, Tensor]
 warnings.filterwarnings("ignore", "RNN module weights")  # cuDNN copies a dropped matrix once more: that is known
@@ -78,7 +79,7 @@ class Layer(torch.autograd.Function):
     def forward(ctx, x, h0, c0, w_ih, w_hh, b_ih, b_hh):
         size, (t, b, _) = len(b_ih) // 4, x.shape
         w_ih, w_hh = (w.to(x.dtype) for w in (w_ih, w_hh))
-        gates = (x.flatten(0, 1) @ w_ih.T).view(t, b, -1)
+        gates = (x.flatten(0, 1) @ transposed(w_ih)).view(t, b, -1)
         h = x.new_zeros(t + 1, b, size + size % 2)  # an even number: bf16 is multiplied in pairs
         c = b_ih.new_empty(t + 1, b, size)
         h[0, :, :size], c[0] = h0, c0
@@ -93,10 +94,12 @@ class Layer(torch.autograd.Function):
         flat, size = d.flatten(0, 1), c.shape[-1]
         wanted = ctx.needs_input_grad
         native.add_rows(bias := c.new_zeros(flat.shape[1]), flat)
+        def of_weights(inputs: Tensor) -> Tensor:
+            add_weight_gradient(out := c.new_zeros(flat.shape[1], inputs.shape[-1]), flat, inputs.flatten(0, 1))
+            return out
         return ((flat @ w_ih).view_as(x) if wanted[0] else None,
                 (d[0] @ w_hh).to(c.dtype) if wanted[1] else None, dc if wanted[2] else None,
-                (flat.T @ x.flatten(0, 1)).to(c.dtype) if wanted[3] else None,
-                (flat.T @ h[:-1, :, :size].flatten(0, 1)).to(c.dtype) if wanted[4] else None,
+                of_weights(x) if wanted[3] else None, of_weights(h[:-1, :, :size]) if wanted[4] else None,
                 bias if wanted[5] else None, bias if wanted[6] else None)
 
 

@@ -378,6 +378,18 @@ template <class T> void add_rows(const T* d, float* out, long rows, long v, long
                 store(out + i, load(out + i, v - i) + load(d + row * v + i, v - i), v - i);
 }
 
+template <class T> void add_transposed(const T* d, float* out, long rows, long v, long threads) {  // out (v, rows) += dᵀ
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (long from = 0; from < v; from += W)
+        for (long row = 0; row < rows; row += W) {
+            float square[W][W];
+            long high = std::min<long>(W, rows - row), wide = std::min<long>(W, v - from);
+            for (long i = 0; i < high; i++) store(square[i], load(d + (row + i) * v + from, wide));
+            for (long j = 0; j < wide; j++)
+                for (long i = 0; i < high; i++) out[(from + j) * rows + row + i] += square[i][j];
+        }
+}
+
 // --- concat pooling of documents, with the sums for AR and TAR ---
 
 // A document's outputs in windows of `bptt` steps: `width` (windows) documents reach into one, this document is at
@@ -469,6 +481,9 @@ template <class T> void pool_gradient(const T* const* windows, T* const* d, cons
     }                                                                                                                 \
     void add_rows_##NAME(const T* d, float* out, long rows, long v, long threads) {                                   \
         add_rows(d, out, rows, v, threads);                                                                           \
+    }                                                                                                                 \
+    void add_transposed_##NAME(const T* d, float* out, long rows, long v, long threads) {                             \
+        add_transposed(d, out, rows, v, threads);                                                                     \
     }                                                                                                                 \
     void pool_forward_##NAME(const T* const* windows, const int64_t* width, const int64_t* place,                     \
                              const int64_t* length, float* pooled, float* when, float* sums, long bptt,               \

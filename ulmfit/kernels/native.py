@@ -75,3 +75,9 @@ def add_rows(out: Tensor, d: Tensor):
     "`out` (n) += each row of `d` (m, n), without a copy of `d` in the type of `out`."
     if run := function("add_rows", d, out): call(run, d, out, *d.shape)
     else: out += d.sum(dim=0, dtype=out.dtype)
+
+
+def add_transposed(out: Tensor, d: Tensor):
+    "`out` (n, m) += the transpose of `d` (m, n), likewise."
+    if run := function("add_transposed", d, out): call(run, d, out, *d.shape)
+    else: out += d.T
