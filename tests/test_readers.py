@@ -172,11 +172,11 @@ table = [["id", "title", "body", "stars"], ["1", "Good, isn't it", 'said "yes"\n
 
 
 @pytest.mark.parametrize("pack", PACK)
-@pytest.mark.parametrize("suffix, dialect", [(".csv", "excel"), (".tsv", "excel-tab")])
-def test_a_table_is_read_by_its_columns(tmp_path, suffix, dialect, pack):
+@pytest.mark.parametrize("suffix, delimiter", [(".csv", ","), (".tsv", "\t"), (".csv", ";")])
+def test_a_table_is_read_by_its_columns(tmp_path, suffix, delimiter, pack):
     "Quotes, commas and line ends in a field; plain or compressed; a byte-order mark is no text."
     out = io.StringIO()
-    csv.writer(out, dialect).writerows(table)
+    csv.writer(out, delimiter=delimiter).writerows(table)
     path = tmp_path / f"t{suffix}{pack}"
     path.write_bytes(PACK[pack](b"\xef\xbb\xbf" + out.getvalue().encode()))
     assert list(readers.read_table(path, "body", "stars")) == [('said "yes"\nand no', "5"), ("", "1")]

@@ -5,6 +5,7 @@ Bad input ends with one line that names the file and the line or byte. Files may
 import codecs, csv, io, json, os, re, sys
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import TextIO
 
@@ -212,10 +213,11 @@ def read_objects(path: Path, text: str, label: str | None, encoding: str) -> Ite
 
 
 def read_rows(path: Path, text: str, label: str | None, encoding: str) -> Iterator[Document]:
-    "A CSV or TSV."
-    delimiter = "\t" if suffix(Path(path)) == ".tsv" else ","
+    "A CSV or TSV; where the comma is a decimal point, a CSV's first line has semicolons and none."
     with open_text(path, encoding) as f:
-        rows = csv.reader(f, delimiter=delimiter, strict=True)
+        first = f.readline()
+        delimiter = "\t" if suffix(Path(path)) == ".tsv" else ";" if ";" in first and "," not in first else ","
+        rows = csv.reader(chain([first], f) if first else f, delimiter=delimiter, strict=True)
         header = next(checked_rows(path, rows), None)
         if header is None: raise CliError(f"{path}: the file is empty")
         wanted = wanted_columns(text, label, header)
