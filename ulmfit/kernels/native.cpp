@@ -140,73 +140,69 @@ void add_rows(Row* sums, const T* a, long stride, const T* block, long pairs, lo
     if constexpr (R > 1) add_rows<R - 1>(sums, a, stride, block, pairs, rows);
 }
 
+inline long ceiling(long n, long by) { return (n + by - 1) / by; }
+
+// A product's left matrix, row by row.
+template <class T> struct Left {
+    const T* at;
+    long rows, pairs, stride;
+    std::vector<T> tiles;  // the same for the matrix unit, where there is one
+};
+
 #ifdef TILES
-// The matrix unit (AMX): tiles of 16 rows of 64 bytes, which are 16 pairs, or 16 sums. Four hold sums, two rows of `a`,
-// two a vector of a block each, of which 16 pairs lie 4 vectors apart as they are packed.
-constexpr long TILE = 16, PAIRS = TILE;  // what a block's pairs are filled up to with zeros
+// The matrix unit (AMX) multiplies tiles of 16 rows of 64 bytes, which are 16 pairs or 16 sums. Here four hold sums, two
+// rows of the left matrix, two a vector each of 16 pairs of a block, which lie 4 vectors apart.
+constexpr long TILE = 16, PAIRS = TILE;  // a block's pairs are filled up with zeros
 
 bool tiles_are_ours() {  // Linux gives a process their 8 KiB of state where it asks
     static const bool granted = syscall(SYS_arch_prctl, 0x1023 /* ARCH_REQ_XCOMP_PERM */, 18 /* tile data */) == 0;
     return granted;
 }
 
+struct alignas(64) TileSizes {
+    uint8_t palette = 1, rest[15] = {};
+    uint16_t bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
+    uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
+};
+
 inline void in_memory(const void* what) { asm volatile("" ::"r"(what) : "memory"); }  // gcc does not see tiles read it
 
-void set_tiles(long first, long second) {  // rows of `a` in the first tile, and in the second, where there are any
-    struct alignas(64) { uint8_t palette, rest[15]; uint16_t bytes[16]; uint8_t rows[16]; } sizes = {1, {}, {}, {}};
-    for (int i = 0; i < 8; i++) {
-        sizes.bytes[i] = 4 * TILE;
-        sizes.rows[i] = i > 5 ? TILE : second && (i == 2 || i == 3 || i == 5) ? second : first;
-    }
-    in_memory(&sizes);
-    _tile_loadconfig(&sizes);
+void take(Left<bf16>& a, const bf16* from, long threads) {  // tile by tile: rows that lie apart are slower to load
+    long deep = ceiling(a.pairs, TILE);
+    a.at = from;
+    if (!tiles_are_ours()) return;
+    a.tiles.resize(ceiling(a.rows, TILE) * deep * TILE * TILE * 2);
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (long row = 0; row < a.rows; row++)
+        for (long k = 0; k < deep; k++)
+            memcpy(&a.tiles[((row / TILE * deep + k) * TILE + row % TILE) * TILE * 2], from + row * a.stride + k * TILE * 2,
+                   4 * std::min(TILE, a.pairs - k * TILE));
 }
 
-inline void zero_sums() {
-    _tile_zero(0);
-    _tile_zero(1);
-    _tile_zero(2);
-    _tile_zero(3);
-}
-
-// `sums` (at most 2 tiles of rows, 4) = `a` (rows, pairs) times a block.
-void tile_product(Row* sums, const bf16* a, long stride, const bf16* block, long pairs, long rows) {
-    constexpr long STEP = BLOCK * TILE * 2, LINE = sizeof(Row);
-    bf16 tail[2 * TILE][2 * TILE] = {};  // a last tile of `a` that is not full
-    long full = pairs / TILE * TILE, second = rows - TILE;
-    for (long row = 0; full < pairs && row < rows; row++) memcpy(tail[row], a + row * stride + 2 * full, 4 * (pairs - full));
-    auto part = [&](long k) { return k < full ? a + 2 * k : tail[0]; };
-    auto apart = [&](long k) { return k < full ? 2 * stride : 4 * TILE; };  // bytes from row to row
-    in_memory(tail);
-    set_tiles(std::min(rows, TILE), std::max(second, 0L));
-    if (second <= 0) {  // one tile of rows, all vectors at once
-        zero_sums();
-        const bf16* b = block;
-        for (long k = 0; k < pairs; k += TILE, b += STEP) {
-            _tile_loadd(4, part(k), apart(k));
+// `sums` (2 tiles of rows, 4) = rows of `a` from that tile on times a block.
+void tile_product(Row* sums, const Left<bf16>& a, long tile, const bf16* block) {
+    constexpr long LINE = sizeof(Row), SIZE = TILE * TILE * 2, AHEAD = 4 * TILE * BLOCK * 2;
+    long deep = ceiling(a.pairs, TILE);
+    bool two = (tile + 1) * TILE < a.rows;
+    const bf16* rows = a.tiles.data() + tile * deep * SIZE;
+    for (int j = 0; j < 4; j += 2) {
+        const bf16* b = block + j * W * 2;
+        _tile_zero(0);
+        _tile_zero(1);
+        _tile_zero(2);
+        _tile_zero(3);
+        for (long k = 0; k < deep; k++, b += TILE * BLOCK * 2) {
+            for (long i = 0; i < TILE; i++) {
+                _mm_prefetch((const char*)(b + AHEAD + i * BLOCK * 2), _MM_HINT_T0);
+                _mm_prefetch((const char*)(b + AHEAD + i * BLOCK * 2 + W * 2), _MM_HINT_T0);
+            }
+            _tile_loadd(4, rows + k * SIZE, 64);
             _tile_loadd(6, b, LINE);
-            _tile_dpbf16ps(0, 4, 6);
-            _tile_loadd(7, b + 2 * W, LINE);
-            _tile_dpbf16ps(1, 4, 7);
-            _tile_loadd(6, b + 4 * W, LINE);
-            _tile_dpbf16ps(2, 4, 6);
-            _tile_loadd(7, b + 6 * W, LINE);
-            _tile_dpbf16ps(3, 4, 7);
-        }
-        _tile_stored(0, sums->of, LINE);
-        _tile_stored(1, sums->of + 1, LINE);
-        _tile_stored(2, sums->of + 2, LINE);
-        _tile_stored(3, sums->of + 3, LINE);
-    } else for (int j = 0; j < 4; j += 2) {  // two of rows, two vectors at once
-        zero_sums();
-        const bf16* b = block + j * 2 * W;
-        for (long k = 0; k < pairs; k += TILE, b += STEP) {
-            _tile_loadd(4, part(k), apart(k));
-            _tile_loadd(6, b, LINE);
-            _tile_loadd(7, b + 2 * W, LINE);
+            _tile_loadd(7, b + W * 2, LINE);
             _tile_dpbf16ps(0, 4, 6);
             _tile_dpbf16ps(1, 4, 7);
-            _tile_loadd(5, part(k) + TILE * apart(k) / 2, apart(k));
+            if (!two) continue;
+            _tile_loadd(5, rows + (deep + k) * SIZE, 64);
             _tile_dpbf16ps(2, 5, 6);
             _tile_dpbf16ps(3, 5, 7);
         }
@@ -215,32 +211,37 @@ void tile_product(Row* sums, const bf16* a, long stride, const bf16* block, long
         _tile_stored(2, sums[TILE].of + j, LINE);
         _tile_stored(3, sums[TILE].of + j + 1, LINE);
     }
+}
+
+bool by_tiles(Row* sums, const Left<bf16>& a, const bf16* block) {
+    static const TileSizes sizes;
+    if (!tiles_are_ours()) return false;
+    in_memory(&sizes);
+    in_memory(a.tiles.data());
+    _tile_loadconfig(&sizes);
+    for (long tile = 0; tile * TILE < a.rows; tile += 2) tile_product(sums + tile * TILE, a, tile, block);
     _tile_release();
+    return true;
 }
 #else
-constexpr long PAIRS = 1;
+constexpr long TILE = 1, PAIRS = 1;
 #endif
 
-// `sums` (rows, 4) = `a` (rows, pairs) times a block.
-template <class T> void product(Row* sums, const T* a, long stride, const T* block, long pairs, long rows) {
-#ifdef TILES
-    if constexpr (PAIR<T> == 2)
-        if (tiles_are_ours()) {
-            for (long row = 0; row < rows; row += 2 * TILE)
-                tile_product(sums + row, a + row * stride, stride, block, pairs, std::min(2 * TILE, rows - row));
-            return;
-        }
-#endif
-    memset(sums, 0, rows * sizeof *sums);
-    for (long k = 0; k < pairs; k += DEPTH)
-        for (long row = 0; row < rows; row += ROWS)
-            add_rows(sums + row, a + row * stride + k * PAIR<T>, stride, block + k * BLOCK * PAIR<T>,
-                     std::min(DEPTH, pairs - k), rows - row);
-}
-
-inline long ceiling(long n, long by) { return (n + by - 1) / by; }
+template <class T> void take(Left<T>& a, const T* from, long) { a.at = from; }
+template <class T> bool by_tiles(Row*, const Left<T>&, const T*) { return false; }
 
 inline long packed(long k, long pair) { return ceiling(k, pair * PAIRS) * PAIRS; }  // pairs in a block of k rows
+inline long sums_of(long rows) { return ceiling(rows, 2 * TILE) * 2 * TILE; }
+
+// `sums` (rows, 4; memory for `sums_of` so many) = `a` times a block.
+template <class T> void product(Row* sums, const Left<T>& a, const T* block) {
+    if (by_tiles(sums, a, block)) return;
+    memset((void*)sums, 0, a.rows * sizeof *sums);
+    for (long k = 0; k < a.pairs; k += DEPTH)
+        for (long row = 0; row < a.rows; row += ROWS)
+            add_rows(sums + row, a.at + row * a.stride + k * PAIR<T>, a.stride, block + k * BLOCK * PAIR<T>,
+                     std::min(DEPTH, a.pairs - k), a.rows - row);
+}
 
 // `out` gets `blocks` of k rows, `step` apart; `top(block, vector, lane)` is a column's first element, or null.
 template <class T, class Top> void pack(T* out, long blocks, long k, long step, long threads, Top top) {
@@ -263,20 +264,22 @@ template <class T, class Top> void pack(T* out, long blocks, long k, long step, 
 // (t + 1, b, width) and `c` (t + 1, b, hidden) begin with the state before the window; width is whole pairs.
 template <class T> void forward(T* gates, const float* bias, const T* weight, T* h, float* c,
                                 long t, long b, long hidden, long width, long threads) {
-    long blocks = ceiling(hidden, W), pairs = ceiling(hidden, PAIR<T>);  // a block: W units, a vector for each gate
+    long blocks = ceiling(hidden, W);  // a block: W units, a vector for each gate
     long depth = BLOCK * packed(hidden, PAIR<T>) * PAIR<T>;
     std::vector<T> matrix(blocks * depth);
-    std::vector<Row> scratch(threads * b);
+    std::vector<Row> scratch(threads * sums_of(b));
+    Left<T> before = {nullptr, b, ceiling(hidden, PAIR<T>), width, {}};
     pack(matrix.data(), blocks, hidden, 1, threads, [=](long block, long gate, long lane) {
         long unit = block * W + lane;
         return unit < hidden ? weight + (gate * hidden + unit) * hidden : nullptr;
     });
-    for (long time = 0; time < t; time++)
+    for (long time = 0; time < t; time++) {
+        take(before, h + time * b * width, threads);
 #pragma omp parallel for num_threads(threads) schedule(static)
         for (long block = 0; block < blocks; block++) {
             long unit = block * W, n = hidden - unit;
-            Row* sums = scratch.data() + omp_get_thread_num() * b;
-            product(sums, h + time * b * width, width, matrix.data() + block * depth, pairs, b);
+            Row* sums = scratch.data() + omp_get_thread_num() * sums_of(b);
+            product(sums, before, matrix.data() + block * depth);
             for (long row = 0; row < b; row++) {
                 long at = time * b + row, next = at + b;
                 T* gate = gates + at * 4 * hidden + unit;
@@ -293,26 +296,28 @@ template <class T> void forward(T* gates, const float* bias, const T* weight, T*
                 store(gate + 3 * hidden, o, n);
             }
         }
+    }
 }
 
 // `d` (t, b, 4 hidden): gradient by the gates before their activation, from those by the outputs `out` (t, b, hidden),
 // by the last output and by the last cell `dc` (b, hidden), which becomes that by the first.
 template <class T> void backward(const T* gates, const T* weight, const float* c, const T* out, const float* last,
                                  float* dc, T* d, long t, long b, long hidden, long threads) {
-    long blocks = ceiling(hidden, BLOCK), width = 4 * hidden, pairs = width / PAIR<T>;
+    long blocks = ceiling(hidden, BLOCK), width = 4 * hidden;
     long depth = BLOCK * packed(width, PAIR<T>) * PAIR<T>;
     std::vector<T> matrix(blocks * depth);
-    std::vector<Row> scratch(threads * b);
+    std::vector<Row> scratch(threads * sums_of(b));
+    Left<T> after = {nullptr, b, width / PAIR<T>, width, {}};
     pack(matrix.data(), blocks, width, hidden, threads, [=](long block, long vector, long lane) {
         long unit = (block * 4 + vector) * W + lane;
         return unit < hidden ? weight + unit : nullptr;
     });
-    for (long time = t - 1; time >= 0; time--)
+    for (long time = t - 1; time >= 0; time--) {
+        if (time + 1 < t) take(after, d + (time + 1) * b * width, threads);
 #pragma omp parallel for num_threads(threads) schedule(static)
         for (long block = 0; block < blocks; block++) {
-            Row* sums = scratch.data() + omp_get_thread_num() * b;
-            if (time + 1 < t)
-                product(sums, d + (time + 1) * b * width, width, matrix.data() + block * depth, pairs, b);
+            Row* sums = scratch.data() + omp_get_thread_num() * sums_of(b);
+            if (time + 1 < t) product(sums, after, matrix.data() + block * depth);
             for (long row = 0; row < b; row++)
                 for (long j = 0, unit = block * BLOCK; j < 4 && unit < hidden; j++, unit += W) {
                     long n = hidden - unit, at = time * b + row, here = row * hidden + unit;
@@ -330,6 +335,7 @@ template <class T> void backward(const T* gates, const T* weight, const float* c
                     store(to + 3 * hidden, dh * y * o * (1.0f - o), n);
                 }
         }
+    }
 }
 
 // --- softmax and its gradient ---
