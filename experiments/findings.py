@@ -191,4 +191,4 @@ def introduction(results: Results) -> str:
             f"here. All of it took some {core_hours(results):,.0f} hours of a core, often with other work beside it. "
             + (f"Rows were trained in {' and '.join(precisions)}, as the machine had it (under `precision`). "
                if len(precisions) > 1 else "")
-            + (f"Of the data: {'; '.join(partial)}." if partial else ""))
+            + (f"Noted beside rows: {'; '.join(partial)}." if partial else ""))
