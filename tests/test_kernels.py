@@ -16,6 +16,7 @@ from ulmfit.kernels import KERNELS, native
 from ulmfit.kernels.linear_cross_entropy import IGNORE, linear_cross_entropy, linear_cross_entropy_reference
 from ulmfit.kernels.lstm import Layer, backward_steps, forward_steps, lstm_library, lstm_padded
 from ulmfit.kernels.pooling import Window, joined, pool, pool_reference
+from ulmfit.kernels.products import add_weight_gradient
 
 BF16 = 2 ** -8  # spacing of its numbers, relative
 compiled = pytest.mark.skipif(native.library() is None, reason="the C++ kernels are not built (make setup)")
@@ -152,6 +153,16 @@ def test_native_steps_do_not_depend_on_the_number_of_threads(dtype, threads):
         d = backward_steps(gates, w, cs, out, torch.zeros(b, h), torch.zeros(b, h))
         found.append((gates, hs, cs, d.clone()))
     for other in found[1:]: assert all(map(torch.equal, found[0], other))
+
+
+@pytest.mark.parametrize("dtype, bound", [(torch.float32, 1e-6), (torch.bfloat16, BF16)], ids=["fp32", "bf16"])
+@pytest.mark.parametrize("m, n, e, filling", [(1, 1, 1, 0), (3, 17, 5, 3), (9, 16, 33, 0), (4, 40, 16, 8)])
+def test_a_weight_gradient_is_added_without_its_filling(m, n, e, filling, dtype, bound, with_and_without_native):
+    rng = torch.Generator().manual_seed(0)
+    d, x = (torch.randn(m, k, generator=rng).to(dtype) for k in (n + filling, e))
+    start = torch.randn(n, e, generator=rng)
+    add_weight_gradient(out := start.clone(), d, x)
+    near([out - start], [d[:, :n].double().T @ x.double()], bound)
 
 
 def test_scratch_grows_and_is_reused():

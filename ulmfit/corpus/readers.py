@@ -217,7 +217,7 @@ def read_rows(path: Path, text: str, label: str | None, encoding: str) -> Iterat
     with open_text(path, encoding) as f:
         first = f.readline()
         delimiter = "\t" if suffix(Path(path)) == ".tsv" else ";" if ";" in first and "," not in first else ","
-        rows = csv.reader(chain([first], f) if first else f, delimiter=delimiter, strict=True)
+        rows = csv.reader(chain([first], f), delimiter=delimiter, strict=True)
         header = next(checked_rows(path, rows), None)
         if header is None: raise CliError(f"{path}: the file is empty")
         wanted = wanted_columns(text, label, header)

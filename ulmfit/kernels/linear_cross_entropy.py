@@ -56,7 +56,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
             logits = torch.mm(xs, of_words, out=block[:len(xs)])
             total += softmax_steps(logits, b, at, learning).sum()
             if dx is not None: dx[i * rows:i * rows + len(xs)] = logits @ w
-            if dw is not None: add_weight_gradient(dw, logits[:, :words], xs)
+            if dw is not None: add_weight_gradient(dw, logits, xs)
             if db is not None: native.add_rows(db, logits[:, :words])
         ctx.save_for_backward(n := (target != IGNORE).sum().clamp(min=1))
         return total / n

@@ -175,8 +175,8 @@ void take(Left<bf16>& a, const bf16* from, long threads) {  // tile by tile: row
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (long row = 0; row < a.rows; row++)
         for (long k = 0; k < deep; k++)
-            memcpy(&a.tiles[((row / TILE * deep + k) * TILE + row % TILE) * TILE * 2], from + row * a.stride + k * TILE * 2,
-                   4 * std::min(TILE, a.pairs - k * TILE));
+            memcpy(&a.tiles[((row / TILE * deep + k) * TILE + row % TILE) * TILE * 2],
+                   from + row * a.stride + k * TILE * 2, 4 * std::min(TILE, a.pairs - k * TILE));
 }
 
 // `sums` (2 tiles of rows, 4) = rows of `a` from that tile on times a block.
@@ -384,7 +384,8 @@ template <class T> void add_rows(const T* d, float* out, long rows, long v, long
                 store(out + i, load(out + i, v - i) + load(d + row * v + i, v - i), v - i);
 }
 
-template <class T> void add_transposed(const T* d, float* out, long rows, long v, long threads) {  // out (v, rows) += dᵀ
+// `out` (v, rows) += the transpose of d (rows, v).
+void add_transposed(const bf16* d, float* out, long rows, long v, long threads) {
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (long from = 0; from < v; from += W)
         for (long row = 0; row < rows; row += W) {
@@ -488,9 +489,6 @@ template <class T> void pool_gradient(const T* const* windows, T* const* d, cons
     void add_rows_##NAME(const T* d, float* out, long rows, long v, long threads) {                                   \
         add_rows(d, out, rows, v, threads);                                                                           \
     }                                                                                                                 \
-    void add_transposed_##NAME(const T* d, float* out, long rows, long v, long threads) {                             \
-        add_transposed(d, out, rows, v, threads);                                                                     \
-    }                                                                                                                 \
     void pool_forward_##NAME(const T* const* windows, const int64_t* width, const int64_t* place,                     \
                              const int64_t* length, float* pooled, float* when, float* sums, long bptt,               \
                              long documents, long hidden, long threads) {                                             \
@@ -505,6 +503,9 @@ extern "C" {
 EXPORT(float, float32)  // for its tests: in float32 torch's own layer is faster
 EXPORT_POINTWISE(float, float32)
 EXPORT_POINTWISE(bf16, bfloat16)
+void add_transposed_bfloat16(const bf16* d, float* out, long rows, long v, long threads) {
+    add_transposed(d, out, rows, v, threads);
+}
 #ifdef __AVX512BF16__
 EXPORT(bf16, bfloat16)
 #endif
