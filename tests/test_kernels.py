@@ -14,7 +14,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from ulmfit.kernels import KERNELS, native
 from ulmfit.kernels.linear_cross_entropy import IGNORE, linear_cross_entropy, linear_cross_entropy_reference
-from ulmfit.kernels.lstm import Layer, backward_steps, forward_steps, lstm_library, lstm_padded
+from ulmfit.kernels.lstm import Layer, backward_steps, forward_steps, lasting, lstm_library, lstm_padded, ready
 from ulmfit.kernels.pooling import Window, joined, pool, pool_reference
 from ulmfit.kernels.products import add_weight_gradient
 
@@ -111,6 +111,19 @@ def test_lstm_in_bf16_stays_within_its_rounding(t, b, inputs, h, with_and_withou
     near(got, values_and_gradients(reference.lstm, twin(arguments)), 4 * BF16)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
+@pytest.mark.parametrize("name", ["fused", "reference"])
+@torch.no_grad()
+def test_lasting_weights_give_the_same_bits(name, dtype, with_and_without_native):
+    kernel = KERNELS[name].lstm
+    for t, b, inputs, h in SIZES:
+        x, *state_and_weights = lstm_arguments(t, b, inputs, h, torch.float32)
+        state, weights = state_and_weights[:2], state_and_weights[2:]
+        same, prepared = lasting(kernel, dtype, *weights)
+        (out, got), (expected, last) = same(x.to(dtype), state, *prepared), kernel(x.to(dtype), state, *weights)
+        assert all(map(torch.equal, (out, *got), (expected, *last)))
+
+
 @pytest.mark.parametrize("learning", [True, False])
 def test_fused_lstm_in_float32_equals_the_recurrence(learning):
     "torch's own, on a path of its own in float32 (oneDNN), and another where no gradient is wanted."
@@ -149,7 +162,7 @@ def test_native_steps_do_not_depend_on_the_number_of_threads(dtype, threads):
     for n in (1, 2, 3):
         threads(n)
         gates, hs, cs = inputs.clone(), torch.zeros(t + 1, b, h, dtype=dtype), torch.zeros(t + 1, b, h)
-        forward_steps(gates, torch.zeros(4 * h), w, hs, cs)
+        forward_steps(gates, ready(inputs[0].T, w, *torch.zeros(2, 4 * h)), hs, cs)
         d = backward_steps(gates, w, cs, out, torch.zeros(b, h), torch.zeros(b, h))
         found.append((gates, hs, cs, d.clone()))
     for other in found[1:]: assert all(map(torch.equal, found[0], other))

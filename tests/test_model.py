@@ -361,3 +361,11 @@ def test_in_bf16_the_mask_between_layers_keeps_the_mean():
     out, _ = layer(x, (locked, locked))
     kept = float(out.double().mean() / x.double().mean())
     assert out.dtype == torch.bfloat16 and kept == pytest.approx(1 / 0.85, rel=5e-4)
+
+
+def test_evaluating_in_bf16_gives_what_a_window_with_gradients_gives():
+    "There the weights are made ready once for all of a document's windows, here for each."
+    model = Classifier(Encoder(VOCAB, Architecture(6, 7, 2)), 3, reading=SHORT).eval()
+    words, lengths = ids(17, 3), torch.tensor([17, 9, 1])
+    expected = model(words, lengths, dtype=torch.bfloat16)
+    with torch.no_grad(): assert torch.equal(model(words, lengths, dtype=torch.bfloat16), expected)

@@ -25,7 +25,7 @@ class DroppedLayer(NamedTuple):
         "Outputs (t, b, h) and last state of a window, or of a part of it."
         if self.locked is not None: x = (x * self.locked).to(x.dtype)
         out, (h, c) = self.kernel(x, state, *self.weights)
-        return out, (h.to(self.weights[0].dtype), c.to(self.weights[0].dtype))
+        return out, (h.to(state[0].dtype), c.to(state[1].dtype))
 
 
 def in_turn(layers: Sequence[DroppedLayer], x: Tensor, states: Sequence[State]) -> tuple[list[Tensor], list[State]]:

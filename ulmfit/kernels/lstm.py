@@ -7,6 +7,8 @@ Weights are arguments, so a dropped matrix is passed like any other and no param
 Axes: t time, b batch, h hidden.
 """
 import warnings
+from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -33,15 +35,28 @@ def lstm_reference(x: Tensor, state: State, w_ih: Tensor, w_hh: Tensor, b_ih: Te
     return torch.stack(out), (h, c)
 
 
-def forward_steps(gates: Tensor, bias: Tensor, w: Tensor, h: Tensor, c: Tensor):
+class Ready(NamedTuple):
+    "A layer's weights as its steps take them: made once, they serve any number of windows."
+    inputs: Tensor  # (input, 4h)
+    recurrent: Tensor  # (4h, h), or packed for the C++
+    bias: Tensor  # (4h), the sum of both
+
+
+def ready(w_ih: Tensor, w_hh: Tensor, b_ih: Tensor, b_hh: Tensor) -> Ready:
+    "From the matrices in the type of the products, and the biases in that of the state."
+    bias = b_ih + b_hh
+    return Ready(transposed(w_ih), native.packed(w_hh, bias), bias)
+
+
+def forward_steps(gates: Tensor, weights: Ready, h: Tensor, c: Tensor):
     """All steps, in place: `gates` (t, b, 4h) has the inputs' part and gets the activations.
 
     `h`, `c` (t+1, b, h) have the state before the window and get those after each step.
     """
     size = c.shape[-1]
-    if run := native.function("lstm_forward", gates, bias, c):
-        return native.call(run, gates, bias, w, h, c, *c[1:].shape, h.shape[-1])
-    bias, w = bias.to(w.dtype), w.T
+    if run := native.function("lstm_forward", gates, weights.bias, c):
+        return native.call(run, gates, weights.bias, weights.recurrent, h, c, *c[1:].shape, h.shape[-1])
+    bias, w = weights.bias.to(gates.dtype), weights.recurrent.T
     for t, step in enumerate(gates):
         step += torch.addmm(bias, h[t, :, :size], w)
         i, f, g, o = step.chunk(4, dim=-1)
@@ -74,18 +89,27 @@ def backward_steps(gates: Tensor, w: Tensor, c: Tensor, out: Tensor, last: Tenso
     return d
 
 
+def window(x: Tensor, h0: Tensor, c0: Tensor, weights: Ready) -> tuple[Tensor, Tensor, Tensor]:
+    """States h (t+1, b, h, or one more) and c (t+1, b, h) from before the window on, and the gates' activations.
+
+    `x` (t, b, input), `h0` and `c0` (b, h).
+    """
+    (t, b, _), size = x.shape, h0.shape[1]
+    gates = (x.flatten(0, 1) @ weights.inputs).view(t, b, -1)
+    h = x.new_zeros(t + 1, b, size + size % 2)  # an even number: bf16 is multiplied in pairs
+    c = weights.bias.new_empty(t + 1, b, size)
+    h[0, :, :size], c[0] = h0, c0
+    forward_steps(gates, weights, h, c)
+    return h, c, gates
+
+
 class Layer(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, h0, c0, w_ih, w_hh, b_ih, b_hh):
-        size, (t, b, _) = len(b_ih) // 4, x.shape
         w_ih, w_hh = (w.to(x.dtype) for w in (w_ih, w_hh))
-        gates = (x.flatten(0, 1) @ transposed(w_ih)).view(t, b, -1)
-        h = x.new_zeros(t + 1, b, size + size % 2)  # an even number: bf16 is multiplied in pairs
-        c = b_ih.new_empty(t + 1, b, size)
-        h[0, :, :size], c[0] = h0, c0
-        forward_steps(gates, b_ih + b_hh, w_hh, h, c)
+        h, c, gates = window(x, h0, c0, ready(w_ih, w_hh, b_ih, b_hh))
         ctx.save_for_backward(x, h, c, gates, w_ih, w_hh)
-        return h[1:, :, :size], h[-1, :, :size].to(b_ih.dtype), c[-1].clone()
+        return h[1:, :, :h0.shape[1]], h[-1, :, :h0.shape[1]].to(b_ih.dtype), c[-1].clone()
 
     @staticmethod
     def backward(ctx, dout, dh, dc):
@@ -142,3 +166,17 @@ def lstm(x: Tensor, state: State, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor, b_hh
     if x.dtype != torch.bfloat16: return lstm_library(x, state, w_ih, w_hh, b_ih, b_hh)
     out, h, c = Layer.apply(x, *state, w_ih, w_hh, b_ih, b_hh)
     return out, (h, c)
+
+
+def lstm_ready(x: Tensor, state: State, *weights: Tensor) -> tuple[Tensor, State]:
+    "`lstm` without gradients, of weights that are `Ready`."
+    h, c, _ = window(x, *state, Ready(*weights))
+    size = c.shape[-1]
+    return h[1:, :, :size], (h[-1, :, :size], c[-1])
+
+
+def lasting(kernel: Callable, dtype: torch.dtype, *weights: Tensor) -> tuple[Callable, tuple[Tensor, ...]]:
+    "For many windows in `dtype`, without gradients: the kernel, and a layer's weights in the form that it takes."
+    if kernel is not lstm or weights[0].is_cuda or dtype != torch.bfloat16: return kernel, weights
+    w_ih, w_hh, *biases = weights
+    return lstm_ready, ready(w_ih.to(dtype), w_hh.to(dtype), *biases)

@@ -231,6 +231,7 @@ template <class T> void take(Left<T>& a, const T* from, long) { a.at = from; }
 template <class T> bool by_tiles(Row*, const Left<T>&, const T*) { return false; }
 
 inline long packed(long k, long pair) { return ceiling(k, pair * PAIRS) * PAIRS; }  // pairs in a block of k rows
+template <class T> long block_of(long k) { return BLOCK * packed(k, PAIR<T>) * PAIR<T>; }  // elements
 inline long sums_of(long rows) { return ceiling(rows, 2 * TILE) * 2 * TILE; }
 
 // `sums` (rows, 4; memory for `sums_of` so many) = `a` times a block.
@@ -260,26 +261,29 @@ template <class T, class Top> void pack(T* out, long blocks, long k, long step, 
 
 // --- an LSTM layer over a window ---
 
-// `gates` (t, b, 4 hidden): the inputs' part in, activations out, in the order input, forget, cell, output. `h`
-// (t + 1, b, width) and `c` (t + 1, b, hidden) begin with the state before the window; width is whole pairs.
-template <class T> void forward(T* gates, const float* bias, const T* weight, T* h, float* c,
-                                long t, long b, long hidden, long width, long threads) {
-    long blocks = ceiling(hidden, W);  // a block: W units, a vector for each gate
-    long depth = BLOCK * packed(hidden, PAIR<T>) * PAIR<T>;
-    std::vector<T> matrix(blocks * depth);
-    std::vector<Row> scratch(threads * sums_of(b));
-    Left<T> before = {nullptr, b, ceiling(hidden, PAIR<T>), width, {}};
-    pack(matrix.data(), blocks, hidden, 1, threads, [=](long block, long gate, long lane) {
+// Recurrent weights (4 hidden, hidden) as `forward` multiplies with them; a block: W units, a vector for each gate.
+template <class T> void pack_forward(const T* weight, T* out, long hidden, long threads) {
+    pack(out, ceiling(hidden, W), hidden, 1, threads, [=](long block, long gate, long lane) {
         long unit = block * W + lane;
         return unit < hidden ? weight + (gate * hidden + unit) * hidden : nullptr;
     });
+}
+
+// `gates` (t, b, 4 hidden): the inputs' part in, activations out, in the order input, forget, cell, output. `h`
+// (t + 1, b, width) and `c` (t + 1, b, hidden) begin with the state before the window; width is whole pairs. `matrix`
+// is what `pack_forward` makes of the recurrent weights.
+template <class T> void forward(T* gates, const float* bias, const T* matrix, T* h, float* c,
+                                long t, long b, long hidden, long width, long threads) {
+    long blocks = ceiling(hidden, W), depth = block_of<T>(hidden);
+    std::vector<Row> scratch(threads * sums_of(b));
+    Left<T> before = {nullptr, b, ceiling(hidden, PAIR<T>), width, {}};
     for (long time = 0; time < t; time++) {
         take(before, h + time * b * width, threads);
 #pragma omp parallel for num_threads(threads) schedule(static)
         for (long block = 0; block < blocks; block++) {
             long unit = block * W, n = hidden - unit;
             Row* sums = scratch.data() + omp_get_thread_num() * sums_of(b);
-            product(sums, before, matrix.data() + block * depth);
+            product(sums, before, matrix + block * depth);
             for (long row = 0; row < b; row++) {
                 long at = time * b + row, next = at + b;
                 T* gate = gates + at * 4 * hidden + unit;
@@ -304,7 +308,7 @@ template <class T> void forward(T* gates, const float* bias, const T* weight, T*
 template <class T> void backward(const T* gates, const T* weight, const float* c, const T* out, const float* last,
                                  float* dc, T* d, long t, long b, long hidden, long threads) {
     long blocks = ceiling(hidden, BLOCK), width = 4 * hidden;
-    long depth = BLOCK * packed(width, PAIR<T>) * PAIR<T>;
+    long depth = block_of<T>(width);
     std::vector<T> matrix(blocks * depth);
     std::vector<Row> scratch(threads * sums_of(b));
     Left<T> after = {nullptr, b, width / PAIR<T>, width, {}};
@@ -473,9 +477,13 @@ template <class T> void pool_gradient(const T* const* windows, T* const* d, cons
 // --- what is called from outside ---
 
 #define EXPORT(T, NAME)                                                                                               \
-    void lstm_forward_##NAME(T* gates, const float* bias, const T* weight, T* h, float* c, long t, long b,            \
+    long lstm_packed_size_##NAME(long hidden) { return ceiling(hidden, W) * block_of<T>(hidden); }                    \
+    void lstm_pack_##NAME(const T* weight, T* out, long hidden, long threads) {                                       \
+        pack_forward(weight, out, hidden, threads);                                                                   \
+    }                                                                                                                 \
+    void lstm_forward_##NAME(T* gates, const float* bias, const T* matrix, T* h, float* c, long t, long b,            \
                              long hidden, long width, long threads) {                                                 \
-        forward(gates, bias, weight, h, c, t, b, hidden, width, threads);                                             \
+        forward(gates, bias, matrix, h, c, t, b, hidden, width, threads);                                             \
     }                                                                                                                 \
     void lstm_backward_##NAME(const T* gates, const T* weight, const float* c, const T* out, const float* last,       \
                               float* dc, T* d, long t, long b, long hidden, long threads) {                           \

@@ -71,6 +71,14 @@ def scratch(like: Tensor, *shape: int) -> Tensor:
     return kept.bytes[:size].view(like.dtype).view(shape)
 
 
+def packed(w: Tensor, bias: Tensor) -> Tensor:
+    "Recurrent weights (4h, h) in the order in which the steps read them; as they are where torch takes the steps."
+    if not (pack := function("lstm_pack", w, bias)): return w
+    h = w.shape[1]
+    call(pack, w, out := w.new_empty(function("lstm_packed_size", w)(ctypes.c_long(h))), h)
+    return out
+
+
 def add_rows(out: Tensor, d: Tensor):
     "`out` (n) += each row of `d` (m, n), without a copy of `d` in the type of `out`."
     if run := function("add_rows", d, out): call(run, d, out, *d.shape)

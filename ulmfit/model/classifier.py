@@ -61,7 +61,8 @@ def windows(encoder: Encoder, ids: Tensor, lengths: Tensor, bptt: int, state: St
     A document that has ended is not computed any further. With `cut` no gradient crosses a window's border.
     """
     active = torch.arange(ids.shape[1], device=ids.device)
-    columns = None
+    columns, evaluating = None, not (encoder.training or torch.is_grad_enabled())
+    layers = encoder.lasting_layers(dtype) if evaluating else None
     for start in range(0, int((lengths if share is None else share.lengths).max()), bptt):
         going = lengths[active] > start
         if not going.all():
@@ -72,7 +73,8 @@ def windows(encoder: Encoder, ids: Tensor, lengths: Tensor, bptt: int, state: St
             with torch.no_grad(): encoder(ids[:1, :1], None, rng, dtype, columns._replace(at=slice(1)))
             continue
         window = ids[start:start + bptt]
-        encoded = encoder(window if len(active) == ids.shape[1] else window[:, active], state, rng, dtype, columns)
+        window = window if len(active) == ids.shape[1] else window[:, active]
+        encoded = encoder(window, state, rng, dtype, columns, layers)
         state = detach(encoded.state) if cut else encoded.state
         yield active, encoded
 

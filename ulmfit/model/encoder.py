@@ -11,7 +11,7 @@ from torch import Generator, Tensor, nn
 
 from ..kernels import KERNELS
 from ..kernels.layers import DroppedLayer
-from ..kernels.lstm import State
+from ..kernels.lstm import State, lasting
 from .dropout import Columns, dropout, embed, locked_dropout, locked_mask
 
 States = list[State]
@@ -98,17 +98,28 @@ class Encoder(nn.Module):
         "Zeros for `b` columns."
         return [(z := self.embedding.new_zeros(b, h), z) for h in self.architecture.widths]
 
+    @torch.no_grad()
+    def lasting_layers(self, dtype: torch.dtype | None = None) -> list[DroppedLayer]:
+        "Layers without dropout for many windows in `dtype`, as long as no weight changes."
+        dtype = dtype or self.embedding.dtype
+        return [DroppedLayer(kernel, None, weights) for kernel, weights in
+                (lasting(self.kernels.lstm, dtype, *layer.dropped()) for layer in self.layers)]
+
     def forward(self, ids: Tensor, state: States | None = None, rng: Generator | None = None,
-                dtype: torch.dtype | None = None, columns: Columns | None = None) -> Encoded:
-        "`ids` (t, b); the layers compute in `dtype` (default: that of the weights), the state stays in the weights'."
+                dtype: torch.dtype | None = None, columns: Columns | None = None,
+                layers: list[DroppedLayer] | None = None) -> Encoded:
+        """`ids` (t, b); the layers compute in `dtype` (default: that of the weights), the state stays in the weights'.
+
+        `layers`: the `lasting_layers`, in evaluation.
+        """
         p = self.dropouts if self.training else NO_DROPOUT
         b = ids.shape[1]
         state = state or self.initial_state(b)
         x = embed(ids, self.embedding, p.embed_p, rng)
         x = locked_dropout(x, p.input_p, rng, columns).to(dtype or x.dtype)
         def locked(h: int): return locked_mask(b, h, p.hidden_p, self.embedding, rng, columns)
-        layers = [DroppedLayer(self.kernels.lstm, locked(h) if i else None, layer.dropped(p.weight_p, rng))
-                  for i, (layer, h) in enumerate(zip(self.layers, self.architecture.inputs))]
+        layers = layers or [DroppedLayer(self.kernels.lstm, locked(h) if i else None, layer.dropped(p.weight_p, rng))
+                            for i, (layer, h) in enumerate(zip(self.layers, self.architecture.inputs))]
         return Encoded(*self.kernels.layers(layers, x, state))
 
 

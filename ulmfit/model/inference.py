@@ -12,7 +12,7 @@ from ..text.tokenizer import Tokenizer
 from .bundle import Bundle
 from .classifier import Reading, class_probabilities, read
 
-BATCH, TOKENS = 256, 40_000
+BATCH, TOKENS = 256, 80_000  # documents, padded tokens: many rows pay for one pass over the recurrent weights
 
 
 def documents(bundle: Bundle, texts: Sequence[str]) -> Documents:
