@@ -16,7 +16,7 @@ from ulmfit import classify, finetune_lm, pretrain
 from ulmfit.corpus import prepare as preparing
 from ulmfit.corpus.source import Source
 from ulmfit.text.tokenizer import Tokenizer
-from ulmfit.training.settings import PRESETS, choose, preset
+from ulmfit.training.settings import PRESETS, choose, onward, preset
 
 REPOSITORY = Path(__file__).parents[1]
 PACKAGE = REPOSITORY / "ulmfit"
@@ -207,3 +207,8 @@ def test_a_command_that_is_written_down_exists():
 def test_every_command_is_a_console_script():
     scripts = re.findall(r"ulmfit-\S+ = (ulmfit\.\w+):main", (REPOSITORY / "setup.cfg").read_text())
     assert set(scripts) == {f"ulmfit.{p.stem}" for p in PACKAGE.glob("*.py")} - SMALL
+
+
+@pytest.mark.parametrize("name, then", [("paper", "paper"), ("awd", "small"), ("mine.toml", "mine.toml")])
+def test_the_next_stage_has_a_preset(name, then):
+    assert onward(name, "finetune_lm") == then

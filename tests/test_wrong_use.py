@@ -55,6 +55,8 @@ def wrong(made, tmp: Path, case: str) -> tuple[list, list[str]]:
                                             [("a", "odd")]).parent, *SCRATCH, "--out", new],
             ["'odd'", "test", "train"]),
         "a folder that is no model": lambda: (["predict", tmp], ["is not a model", "config.json"]),
+        "a run that has not ended": lambda: (["predict", write(tmp / "half/run.json", "{}").parent],
+                                             ["half", "not ended"]),
         "no such model": lambda: (["predict", tmp / "no"], ["no such run"]),
         "cut weights": lambda: (["generate", copy("model.safetensors", lambda b: b[:len(b) // 2])],
                                 ["copy", "damaged"]),

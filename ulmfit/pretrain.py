@@ -29,7 +29,7 @@ from .training.loop import Training, fit
 from .training.optimizers import Optimization
 from .training.records import Run
 from .training.schedules import Schedule
-from .training.settings import choose, flags, natural, preset as read_preset, variables
+from .training.settings import choose, flags, natural, onward, preset as read_preset, variables
 
 SETTINGS = (Architecture, Dropouts, Regularization, TextSettings, VocabSettings, HeldOut, Windows, Streaming,
             Optimization, Schedule, Unfreezing, Training)
@@ -89,4 +89,4 @@ def main(
     ranks.leave()
     print(f"validation perplexity {run.result['valid_perplexity']:.2f} in {figures['seconds']:.0f} s; "
           f"model in {run.model}\n"
-          f"next: make finetune-lm FROM={out}{variables(PRESET=preset)}")
+          f"next: make finetune-lm FROM={out}{variables(PRESET=onward(preset, 'finetune_lm'))}")

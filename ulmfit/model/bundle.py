@@ -76,6 +76,8 @@ def model_folder(path: Path) -> Path:
         there = ", ".join(sorted(p.name for p in MODELS.glob("*") if p.is_dir())) or "none"
         raise CliError(f"{path}: no such run or model (models by name: {there})")
     folder = path / "model" if (path / "model").is_dir() else path
+    if (path / "run.json").is_file() and not (folder / CONFIG).is_file():
+        raise CliError(f"{path} is a run that has not ended: its command, given again, goes on")
     for name in (CONFIG, VOCAB, WEIGHTS):
         if not (folder / name).is_file(): raise CliError(f"{path} is not a model: {folder / name} is missing")
     return folder

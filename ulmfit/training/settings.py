@@ -87,6 +87,12 @@ def preset(name: str, stage: str, from_nothing: bool = False) -> dict:
     return values | other if from_nothing else values
 
 
+def onward(name: str, stage: str) -> str:
+    "The preset for the next stage: the same one, or `small` where it has nothing for that stage."
+    path = PRESETS / f"{name}.toml"
+    return name if not path.is_file() or stage in tomllib.loads(path.read_text()) else "small"
+
+
 def variables(**named: str) -> str:
     "As `make` is given them, behind a target; its defaults are left out."
     usual = dict(PRESET="demo", DATASET="pydocs", SEED="0")
