@@ -7,6 +7,7 @@ from torch import Generator
 
 from ..training.distributed import Ranks
 from ..training.loop import Task
+from ..training.memory import hand_back
 from ..training.records import peak_memory
 from . import classifier, language_model
 from .classifier import Classifier, class_probabilities, log_loss, percent_wrong
@@ -56,6 +57,11 @@ def classifier_task(model: Classifier, train, valid, regularization: Regularizat
         return model.loss(batch.ids.to(device), lengths[batch.here], batch.targets.to(device), regularization, rng,
                           dtype, share)
 
+    def batches(epoch: int, start: int):
+        for i, batch in enumerate(train.batches(epoch, start)):
+            if i % 8 == 0: hand_back()  # each time it costs as much as a few hundred tokens do
+            yield batch
+
     def steps(epoch: int) -> int:
         plan = train.plan(epoch)
         ranks.enough(min(map(len, plan)))
@@ -65,5 +71,5 @@ def classifier_task(model: Classifier, train, valid, regularization: Regularizat
         p = class_probabilities(model, valid.batches(), len(valid.docs), dtype, ranks)
         return dict(valid_loss=log_loss(p, valid.docs.targets), valid_error=percent_wrong(p, valid.docs.targets))
 
-    return Task(model, classifier.layer_groups(model), steps, train.batches, loss, evaluate, "valid_error", "documents",
+    return Task(model, classifier.layer_groups(model), steps, batches, loss, evaluate, "valid_error", "documents",
                 lambda value: f"loss {value:.3f}")
