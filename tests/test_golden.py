@@ -129,8 +129,8 @@ def drawn(stage: str, root: Path, out: Path, **more) -> dict:
     batches = [list(task.batches(epoch, 0)) for epoch in (0, 1)]
     made = dict(weights=[w.tolist() for w in task.model.state_dict().values()], masks=rng.get_state().tolist())
     if stage == "classify":
-        docs = task.batches.__self__.docs
-        return made | dict(order=[[b.rows.tolist() for b in bs] for bs in batches], labelled=docs.rows.tolist())
+        texts = sorted(b.ids[:n, i].tolist() for b in batches[0] for i, n in enumerate(b.lengths))
+        return made | dict(order=[[b.rows.tolist() for b in bs] for bs in batches], labelled=texts)
     return made | dict(order=[torch.cat([x for (x, _), _ in bs]).tolist() for bs in batches],
                        windows=[[len(x) for (x, _), _ in bs] for bs in batches])
 
